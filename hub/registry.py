@@ -1,0 +1,228 @@
+"""`python -m hub.runs`: list, show, compare and delete runs. May import `data`.
+
+Each command has a plain function that returns its result as data; `--json` prints that, a table otherwise.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import yaml
+
+from data.console import Parser
+from data.workspace import Workspace
+from hub.checkpoints import STATE, checkpoints
+from hub.runs import Run, all_runs, status_of
+
+# What a result is called for people, in the order it is told.
+RESULTS = {
+    "train_loss": "training loss (nats per token)",
+    "val_loss": "validation loss (nats per token)",
+    "bits_per_byte": "bits per byte",
+    "floor": "the corpus's own entropy (nats per token)",
+    "excess": "excess over it (nats per token)",
+    "excess_interval": "its 95 % interval",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb: what it computes and how that is shown."""
+
+    help: str
+    example: str
+    runs: tuple[str, ...]  # the names of the runs it is given
+    compute: Callable
+    show: Callable[[object], str]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(prog="python -m hub.runs", description="The runs of a workspace.", epilog=_example("list"))
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show|compare|delete")
+    for verb, command in COMMANDS.items():
+        one = verbs.add_parser(verb, help=command.help, description=command.help, epilog=_example(command.example))
+        for name in command.runs:
+            one.add_argument(name, metavar="RUN", help="an id, the beginning of one, a name (its newest) or `latest`")
+        one.add_argument("--json", action="store_true", help="print the result for programs")
+        one.add_argument("--workspace", metavar="DIR", help="default: $LLM_LAB_WORKSPACE, else ./workspace")
+        if verb == "delete":
+            one.add_argument("--yes", action="store_true", help="do not ask")
+    given = parser.parse_args(arguments)
+    command, workspace = COMMANDS[given.verb], Workspace(given.workspace)
+    runs = [Run.open(workspace, getattr(given, name)) for name in command.runs]
+    if given.verb == "delete" and not given.yes and not _confirmed(runs[0]):
+        return 0
+    result = command.compute(workspace, *runs)
+    print(json.dumps(result, indent=2, ensure_ascii=False) if given.json else command.show(result))
+    return 0
+
+
+def list_runs(workspace: Workspace) -> list[dict]:
+    return [_row(run) for run in all_runs(workspace)]
+
+
+def show_run(workspace: Workspace, run: Run) -> dict:
+    """run.json with the status that holds now, and the checkpoints that lie there."""
+    found = [{"revision": path.name, "resumable": (path / STATE).is_dir()} for path in checkpoints(run)]
+    return {**run.info(), "status": run.status, "path": str(run.path), "checkpoints": found}
+
+
+def compare_runs(workspace: Workspace, first: Run, second: Run) -> dict:
+    """Where two runs' recipes differ, and their results side by side."""
+    recipes, infos = [_recipe(run) for run in (first, second)], [run.info() for run in (first, second)]
+    origins = [{"seed": info["seed"], "code": info["code_sha"][:12], **info["versions"]} for info in infos]
+    results = [{**info["progress"], **info["result"]} for info in infos]
+    return {
+        "runs": [first.id, second.id],
+        "recipe": _differences(*recipes),
+        "origin": _differences(*origins),
+        "result": {name: [result.get(name) for result in results] for name in {**results[0], **results[1]}},
+    }
+
+
+def delete_run(workspace: Workspace, run: Run) -> dict:
+    run.delete()
+    return {"deleted": run.id}
+
+
+def figures(result: dict) -> list[tuple[str, str]]:
+    """What came out, as (words, value), for the terminal and for the card."""
+    rows = [(words, text(result[name])) for name, words in RESULTS.items() if result.get(name) is not None]
+    if result.get("accepted") is not None:
+        of = f" of {result['accepted_of']}" if result.get("accepted_of") else ""
+        rows.append(("sampled stories accepted whole", text(result["accepted"]) + of))
+    return rows
+
+
+def table(rows: list[list[str]]) -> str:
+    """Columns as wide as their longest cell, two spaces between them."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def text(value: object) -> str:
+    """A value as a person reads it: four digits of a fraction, thousands apart, a dash for nothing."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return " to ".join(map(text, value)) if len(value) == 2 else ", ".join(map(text, value))
+    return str(value)
+
+
+def _row(run: Run) -> dict:
+    try:
+        info = run.info()
+        status = status_of(info)
+    except (ValueError, KeyError):
+        info, status = {}, "unreadable"
+    progress, result = info.get("progress", {}), info.get("result", {})
+    return {
+        "id": run.id,
+        "kind": info.get("kind"),
+        "status": status,
+        "step": progress.get("step"),
+        "steps": progress.get("steps"),
+        "val_loss": result.get("val_loss"),
+        "created_at": info.get("created_at"),
+    }
+
+
+def _show_list(rows: list[dict]) -> str:
+    if not rows:
+        return "no runs yet; `python -m training.pretrain` makes the first"
+    head = ["run", "kind", "status", "step", "val. loss", "made"]
+    body = [
+        [row["id"], text(row["kind"]), row["status"], _steps(row), text(row["val_loss"]), _when(row["created_at"])]
+        for row in rows
+    ]
+    return table([head, *body])
+
+
+def _show_run(info: dict) -> str:
+    """The card in the terminal: what it is, how it stands, what came out, where it came from."""
+    progress, inputs, git = info["progress"], info["inputs"], info["git"]
+    rows = [["status", info["status"]], ["error", info["error"]], ["kind", info["kind"]]]
+    rows += [[what, (inputs.get(what) or {}).get("name")] for what in ("corpus", "tokenizer")]
+    rows += [[what, _reference(inputs.get(what))] for what in ("base", "parent")]
+    rows += [["parameters", info["model"].get("parameters")], ["step", _steps(progress) if progress else None]]
+    rows += [["tokens", progress.get("tokens")], ["tokens a second", progress.get("tokens_per_second")]]
+    rows += figures(info["result"])
+    kept = [item["revision"] + (" (resumable)" if item["resumable"] else "") for item in info["checkpoints"]]
+    rows += [["checkpoints", ", ".join(kept[-3:]) + (f" of {len(kept)}" if len(kept) > 3 else "")]]
+    rows += [["made", _when(info["created_at"])], ["seed", info["seed"]], ["command", " ".join(info["command"])]]
+    rows += [["commit", git and git["sha"][:12] + (" with changes" if git["dirty"] else "")]]
+    rows += [["machine", info["machine"].get("cpu")], ["folder", info["path"]]]
+    return info["id"] + "\n" + table([[f"  {name}", text(value)] for name, value in rows if value not in (None, "")])
+
+
+def _show_comparison(result: dict) -> str:
+    parts = []
+    for part, none in (("recipe", "the same recipe"), ("origin", "the same seed, code and versions"), ("result", "")):
+        rows = [[name, text(a), text(b)] for name, (a, b) in result[part].items()]
+        parts.append(table([[part, *result["runs"]], *rows]) if rows else none)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _recipe(run: Run) -> dict:
+    """The recipe's leaves by their dotted names, as the flags spell them."""
+    leaves = {}
+
+    def walk(prefix: str, value: object) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(f"{prefix}.{name}" if prefix else str(name), inner)
+        else:
+            leaves[prefix] = value
+
+    walk("", yaml.safe_load((run.path / "recipe.yaml").read_text(encoding="utf-8")) or {})
+    return leaves
+
+
+def _differences(first: dict, second: dict) -> dict:
+    names = {**first, **second}
+    return {name: [first.get(name), second.get(name)] for name in names if first.get(name) != second.get(name)}
+
+
+def _steps(row: dict) -> str:
+    return text(row.get("step")) + (f" of {row['steps']:,}" if row.get("steps") else "")
+
+
+def _when(created_at: str | None) -> str:
+    return datetime.fromisoformat(created_at).astimezone().strftime("%Y-%m-%d %H:%M") if created_at else "–"
+
+
+def _reference(item: dict | None) -> str | None:
+    if not item:
+        return None
+    return "@".join(filter(None, [item.get("id") or item.get("run"), item.get("revision")]))
+
+
+def _confirmed(run: Run) -> bool:
+    if not sys.stdin.isatty():
+        raise ValueError(f"deleting {run.id} cannot be undone; add --yes where nobody can be asked")
+    return input(f"delete {run.id} with all its checkpoints? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _example(arguments: str) -> str:
+    return f"example:\n  python -m hub.runs {arguments}"
+
+
+COMMANDS = {
+    "list": Command("every run, newest first", "list --json", (), list_runs, _show_list),
+    "show": Command("what one run is, how it stands, what came out", "show latest", ("run",), show_run, _show_run),
+    "compare": Command(
+        "where two recipes differ, and the results", "compare tales verdict", ("first", "second"), compare_runs,
+        _show_comparison,
+    ),
+    "delete": Command(
+        "remove a run and its checkpoints", "delete tales-1a2b3c --yes", ("run",), delete_run,
+        lambda result: f"deleted {result['deleted']}",
+    ),
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""A recipe becomes a run. May import `hub`, `data` and `modeling`."""

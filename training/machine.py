@@ -1,0 +1,68 @@
+"""What this machine is and can do: devices, number formats, threads, and its measured matrix-multiply peak."""
+
+import os
+import shutil
+import time
+
+import torch
+from transformers import PreTrainedConfig
+
+
+def choose_device(wanted: str) -> str:
+    """`auto` -> the best there is; a device that is not there is a ValueError that names those that are."""
+    there = ["cpu"]
+    if torch.backends.mps.is_available():
+        there.insert(0, "mps")
+    if torch.cuda.is_available():
+        there.insert(0, "cuda")
+    if wanted == "auto":
+        return there[0]
+    if wanted not in there:
+        raise ValueError(f"train.device {wanted!r} is not on this machine, which has: {', '.join(there)}")
+    return wanted
+
+
+def core_count() -> int:
+    """Cores this process may use: a container's share, not the whole machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_compiler() -> bool:
+    """torch.compile builds C++ kernels for the CPU: without a compiler it cannot."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name)
+
+
+def supported_precisions(device: str) -> list[str]:
+    if device == "cuda":
+        return ["fp32", "bf16", "fp16"] if torch.cuda.is_bf16_supported() else ["fp32", "fp16"]
+    return ["fp32", "bf16", "fp16"] if device == "mps" else ["fp32", "bf16"]
+
+
+def flops_per_token(config: PreTrainedConfig, non_embedding: int, context: int) -> float:
+    """Forward and backward: 6N + 12·L·H·D·T, N without embeddings (PaLM, arXiv:2204.02311, app. B).
+
+    The head's matrix product counts as work although a tied head adds no parameters: N includes it.
+    """
+    heads, layers = config.num_attention_heads, config.num_hidden_layers
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    matrices = non_embedding + config.vocab_size * config.hidden_size
+    return 6 * matrices + 12 * layers * heads * head_dim * context
+
+
+def matrix_peak(
+    device: str = "cpu", dtype: torch.dtype = torch.float32, seconds: float = 0.3, size: int = 2048
+) -> float:
+    """Floating-point operations a second of a square matrix product: the ceiling a step is judged against."""
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best, deadline = float("inf"), None
+    while deadline is None or time.perf_counter() < deadline:
+        start = time.perf_counter()
+        a @ b
+        if device != "cpu":
+            torch.accelerator.synchronize()
+        elapsed = time.perf_counter() - start
+        if deadline is None:  # the first product warms up threads and caches
+            deadline = time.perf_counter() + seconds
+        else:
+            best = min(best, elapsed)
+    return 2 * size**3 / best

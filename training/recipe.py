@@ -1,0 +1,250 @@
+"""A recipe: everything that decides a run, in three parts, from defaults, a YAML file and flags.
+
+May import `data` and `modeling` (for the dataclasses of their parts). Precedence: defaults < recipe < flags.
+Only declared fields exist: an unknown key, in a file or a flag, is one line that names the nearest right one.
+"""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from data.console import nearest
+from data.prepare import DataRecipe
+from data.workspace import SCHEMA, Workspace
+
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+SHIPPED = Path(__file__).parent / "recipes"
+EXCLUSIVE = [(("train", "steps"), ("train", "epochs")), (("model", "preset"), ("model", "model_type"))]
+
+
+@dataclass(config=STRICT, kw_only=True)
+class TrainRecipe:
+    """How the model is trained. The defaults are the first run: a laptop's CPU, minutes."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps. Leave out to count in `epochs`."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training tokens, in place of `steps`."""
+    batch_size: int = Field(default=32, ge=1)
+    """Sequences in one optimizer step, over all processes and micro-batches together."""
+    accumulate: int = Field(default=1, ge=1)
+    """Micro-batches the batch is split into on each process: less memory, the same training."""
+    context: int = Field(default=128, ge=2)
+    """Tokens in one sequence."""
+    start: Literal["auto", "anywhere", "document"] = "auto"
+    """Where a sequence begins: anywhere in the stream, or at a document; `auto` takes `document` where most fit."""
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` orthogonalises the update of each weight matrix and leaves the rest to AdamW."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak rate of the weight matrices (about 0.02 for Muon, 1e-3 for AdamW)."""
+    embedding_learning_rate: float | None = Field(default=None, gt=0)
+    """Peak rate of embeddings and head (with Muon: of all that AdamW takes). Same as `learning_rate` when left out."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's decay of the first moment."""
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    """AdamW's decay of the second moment."""
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Muon's momentum."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay of matrices and embeddings; vectors are never decayed."""
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    """Gradients with a larger global L2 norm are scaled down to it. None: never."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target's probability spread over the whole vocabulary (arXiv:1512.00567)."""
+
+    schedule: Literal["constant", "cosine", "wsd"] = "cosine"
+    """Shape of the learning rate after the warm-up; `wsd` is constant, then linear decay."""
+    warmup_steps: int = Field(default=100, ge=0)
+    """Steps over which the rate rises from zero."""
+    decay_fraction: float = Field(default=0.3, ge=0, le=1)
+    """`wsd`: share of the run, at its end, over which the rate falls."""
+    final_rate_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Rate at the end, as a share of the peak."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; `auto` takes CUDA, then MPS, then the CPU."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Number format of the forward and backward pass; weights stay in fp32."""
+    compile: bool | Literal["auto"] = "auto"
+    """torch.compile; `auto` compiles where a compiler is found and the run is long enough to repay it."""
+    deterministic: bool = True
+    """Only algorithms that give the same bits each time. Costs 6-10 % of a compiled CPU step."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; part of what makes bits repeatable. All cores when left out, and then recorded."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    log_every: int = Field(default=10, ge=1)
+    """Steps between reads of the device: losses are buffered there until then."""
+    diagnose_every: int = Field(default=100, ge=1)
+    """Steps between measurements of the update ratio and of dead units."""
+    eval_every: int = Field(default=250, ge=1)
+    """Steps between evaluations of both splits."""
+    eval_sequences: int = Field(default=128, ge=1)
+    """Sequences of each split scored while training; at the end the whole validation split is."""
+    sample_every: int = Field(default=250, ge=1)
+    """Steps between sampled texts."""
+    save_every: int = Field(default=250, ge=1)
+    """Steps between checkpoints."""
+    keep_states: int = Field(default=2, ge=1)
+    """Checkpoints that keep what resuming needs; the weights of all stay."""
+    seed: int = Field(default=0, ge=0)
+    """Of the weights, the order of the data and dropout."""
+
+    def __post_init__(self):
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(
+                f"train.steps ({self.steps}) and train.epochs ({self.epochs}) exclude each other: give one"
+            )
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"train.batch_size {self.batch_size} cannot be split into train.accumulate {self.accumulate} "
+                "equal micro-batches: choose a divisor"
+            )
+
+
+@dataclasses.dataclass
+class Recipe:
+    """The three parts. `model` is a mapping: a preset, fields of its configuration, or a `model_type`."""
+
+    data: DataRecipe
+    model: dict
+    train: TrainRecipe
+
+    def to_yaml(self) -> str:
+        """The resolved recipe: passing it back gives the same run."""
+        parts = {"data": dataclasses.asdict(self.data), "model": self.model, "train": dataclasses.asdict(self.train)}
+        return yaml.safe_dump({"schema": SCHEMA, **parts}, sort_keys=False, allow_unicode=True)
+
+
+def find_recipe(name: str, workspace: Workspace) -> Path:
+    """A shipped recipe by name, one the user saved (`recipes/NAME.yaml`), or a file."""
+    places = [Path(name), SHIPPED / f"{name}.yaml", workspace.root / "recipes" / f"{name}.yaml"]
+    for place in places:
+        if place.is_file():
+            return place
+    known = [path.stem for folder in (SHIPPED, workspace.root / "recipes") for path in folder.glob("*.yaml")]
+    raise ValueError(f"there is no recipe {name!r}, neither a file nor a name; {nearest(name, known)}")
+
+
+def read_recipe(path: Path) -> dict:
+    """The parts of a YAML or JSON recipe as plain mappings, section names checked."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a recipe: it should hold the sections data, model and train")
+    schema = content.pop("schema", SCHEMA)
+    if schema != SCHEMA:
+        raise ValueError(f"{path} has schema {schema}; this version reads schema {SCHEMA}")
+    for section, fields in content.items():
+        _check_section(section, str(path))
+        if not isinstance(fields, dict | None):
+            raise ValueError(f"{path}: section {section!r} should hold `key: value` lines, not {fields!r}")
+    return {section: dict(fields or {}) for section, fields in content.items()}
+
+
+def parse_flags(flags: list[str]) -> dict:
+    """`--train.learning_rate 1e-4 --model.hidden_act=relu` -> {"train": {"learning_rate": 1e-4}, ...}."""
+    sections: dict[str, dict] = {}
+    flags = list(flags)
+    while flags:
+        flag = flags.pop(0)
+        key, equals, value = flag.partition("=")
+        section, dot, field = key.removeprefix("--").partition(".")
+        if not key.startswith("--") or not dot:
+            raise ValueError(f"unknown argument {flag!r}; recipe flags look like --train.steps 100, see --help")
+        _check_section(section, f"flag {key}")
+        if not equals:
+            if not flags:
+                raise ValueError(f"flag {key} needs a value, as in `{key} VALUE`")
+            value = flags.pop(0)
+        *path, last = field.split(".")  # --model.rope_parameters.rope_theta 5e5
+        place = sections.setdefault(section, {})
+        for step in path:
+            place = place.setdefault(step, {})
+        place[last] = yaml.load(value, Loader=_Loader)
+    return sections
+
+
+def merge(*layers: dict) -> dict:
+    """Later layers win, field by field; of two fields that exclude each other, the later one's."""
+    merged: dict[str, dict] = {"data": {}, "model": {}, "train": {}}
+    for layer in layers:
+        for one, other in EXCLUSIVE:
+            for given, dropped in ((one, other), (other, one)):
+                section, field = given
+                if layer.get(section, {}).get(field) is not None and dropped[1] not in layer[section]:
+                    merged[dropped[0]].pop(dropped[1], None)
+        merged = {part: _update(merged[part], layer.get(part, {})) for part in merged}
+    return merged
+
+
+def build_recipe(parts: dict) -> Recipe:
+    """Check the three parts against their dataclasses. Raises ValueError with one sentence."""
+    return Recipe(
+        data=_validate(DataRecipe, parts.get("data", {}), "data"),
+        model=dict(parts.get("model", {})),
+        train=_validate(TrainRecipe, parts.get("train", {}), "train"),
+    )
+
+
+def fields_help(cls: type, section: str) -> str:
+    """One line a field, for --help: name, default and the sentence below it in the dataclass."""
+    schema = TypeAdapter(cls).json_schema()["properties"]
+    return "\n".join(
+        f"  --{section}.{name:<24} {entry.get('description', '')} (default: {json.dumps(entry.get('default'))})"
+        for name, entry in schema.items()
+    )
+
+
+def _validate(cls: type, fields: dict, section: str):
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in fields:
+        if key not in known:
+            raise ValueError(f"unknown recipe key {section}.{key}; {nearest(key, known)}")
+    try:
+        return TypeAdapter(cls).validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(place) for place in first["loc"][:1])
+        reason = first["msg"].removeprefix("Value error, ")
+        if not where:
+            raise ValueError(reason) from error
+        raise ValueError(f"{section}.{where} cannot be {first['input']!r}: {reason[0].lower()}{reason[1:]}") from error
+
+
+def _check_section(section: str, where: str) -> None:
+    if section not in ("data", "model", "train"):
+        raise ValueError(f"{where}: unknown section {section!r}; {nearest(section, ['data', 'model', 'train'])}")
+
+
+def _update(target: dict, *layers: dict) -> dict:
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, dict) and isinstance(target.get(key), dict)
+            target[key] = _update(dict(target[key]), value) if both else value
+    return target
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as everyone who writes a learning rate means it."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|nan)$"),
+    list("-+0123456789."),
+)
