@@ -54,7 +54,9 @@ class Muon(torch.optim.Optimizer):
         self.coefficients = tuple(coefficients)
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self, closure: None = None) -> None:
+        """One step on the gradients at hand; a closure, which Accelerate passes as None, is not supported."""
+        assert closure is None
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if group["use_muon"]:

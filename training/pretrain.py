@@ -15,7 +15,7 @@ from data.console import Parser, cli, one_line
 from data.prepare import DataRecipe
 from data.workspace import Workspace
 from hub.card import write_card
-from hub.checkpoints import newest_complete, rewind
+from hub.checkpoints import newest_complete, publish, rewind
 from hub.metrics import append_sample, read_samples
 from hub.runs import Run
 from training import setup
@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--run-name", metavar="NAME", help="what to call the run (default: its corpus)")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run from its newest complete checkpoint")
     parser.add_argument(
-        "--force", action="store_true", help="resume although the model's code or the libraries changed"
+        "--force", action="store_true", help="resume although model code or libraries changed"
     )
     parser.add_argument("--workspace", metavar="DIR", help="where everything made is kept (default: ./workspace)")
     arguments, flags = parser.parse_known_args()
@@ -85,6 +85,8 @@ def resume(run: Run, workspace: Workspace, given: dict, force: bool) -> int:
             model = setup.load_weights(model, checkpoint)
         if accelerator.is_main_process:
             rewind(run, checkpoint)
+            if checkpoint is not None:
+                publish(run, checkpoint)  # the process may have died between the two
         accelerator.print(f"resuming {run.id} from {checkpoint.name if checkpoint else 'its beginning'}")
         return finish(setup.make_job(recipe, data, run, model, accelerator), checkpoint)
 

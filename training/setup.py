@@ -77,8 +77,8 @@ def resolve(recipe: Recipe, data: Data) -> Recipe:
     train = recipe.train
     start = train.start if train.start != "auto" else typical_start(data.tokens, train.context)
     train = dataclasses.replace(train, start=start)
+    per_epoch = make_batches(data.tokens, train).steps_per_epoch  # raises where the text is shorter than one context
     if train.steps is None:
-        per_epoch = make_batches(data.tokens, train).steps_per_epoch
         steps = max(1, round(train.epochs * per_epoch)) if train.epochs else DEFAULT_STEPS
         train = dataclasses.replace(train, steps=steps, epochs=None)
     if train.compile == "auto":

@@ -1,7 +1,7 @@
 """Runs training commands in forked children of one process that has imported everything already.
 
-Reads one JSON object a line: `argv` for `training.pretrain`, `threads`, and `kill`: where the child is to die by
-SIGKILL, as `["step", 7]` (after that optimizer step), `["save", 8]` (in the middle of writing that checkpoint's state) or
+Reads one JSON object a line: `argv` for `training.pretrain`, and `kill`: where the child is to die by SIGKILL, as
+`["step", 7]` (after that optimizer step), `["save", 8]` (in the middle of writing that checkpoint's state) or
 `["publish", 8]` (between the checkpoint and the run's root). `poison` makes one step's loss a NaN, `file_limit` the
 largest file the child may write. Answers with the child's exit status and what it printed.
 Nothing is computed here before forking: OpenMP's threads do not survive a fork.

@@ -103,7 +103,7 @@ def test_a_loss_that_is_not_a_number(pretrain, milk, tmp_path):
     assert "from step-000004" in output
 
 
-@pytest.mark.parametrize("limit", [2_000, 30_000])
+@pytest.mark.parametrize("limit", [6_000, 30_000])
 def test_a_full_disk_while_saving(pretrain, milk, tmp_path, limit):
     """RLIMIT_FSIZE makes the kernel refuse the write, as a full disk would; small limits hit the first file."""
     code, output = pretrain(tmp_path, *QUICK, "--data.corpus", str(milk), kill=["step", 3])

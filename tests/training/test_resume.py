@@ -12,7 +12,8 @@ STEPS, SAVE_EVERY = 24, 4
 TIMES = ("tokens_sec", "seconds")  # what a clock decides
 RECIPE = [
     *("--train.steps", str(STEPS), "--train.save_every", str(SAVE_EVERY), "--train.log_every", "3"),
-    *("--train.eval_every", "8", "--train.sample_every", "12", "--train.diagnose_every", "6", "--train.eval_sequences", "4"),
+    *("--train.eval_every", "8", "--train.eval_sequences", "4", "--train.sample_every", "12"),
+    *("--train.diagnose_every", "6"),
     *("--train.context", "32", "--train.batch_size", "4", "--train.accumulate", "2", "--train.warmup_steps", "5"),
     *("--train.optimizer", "muon", "--data.tokenizer", "char", "--model.hidden_dropout", "0.1"),
     *("--model.hidden_size", "16", "--model.num_hidden_layers", "2", "--model.num_attention_heads", "2"),
