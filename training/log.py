@@ -35,6 +35,7 @@ class Log:
         self.lap_step, self.lap_start, self.paused = step, time.perf_counter(), 0.0
         self.started = self.lap_start
         self.val_loss: float | None = None
+        self.standing: dict = {}
 
     def __enter__(self):
         return self
@@ -43,6 +44,7 @@ class Log:
         self.progress.close()
         if self.metrics is not None:
             self.metrics.close()
+            self.run.update(progress=self.standing)  # the last heartbeat may have been a second ago
 
     def buffer(self, step: int, loss: torch.Tensor, grad_norm: torch.Tensor, rate: float) -> None:
         """Keep the step's values where they are: reading them would make the device wait."""
@@ -88,15 +90,14 @@ class Log:
         self.progress.set_postfix(shown, refresh=False)
         self.progress.update(steps[-1] - self.progress.n)
         left = (self.recipe.steps - steps[-1]) * self.tokens_per_step
-        self.run.heartbeat(
-            progress={
-                "step": steps[-1],
-                "steps": self.recipe.steps,
-                "tokens": steps[-1] * self.tokens_per_step,
-                "tokens_per_second": round(speed, 1),
-                "eta_seconds": round(left / speed, 1) if speed else None,
-            }
-        )
+        self.standing = {
+            "step": steps[-1],
+            "steps": self.recipe.steps,
+            "tokens": steps[-1] * self.tokens_per_step,
+            "tokens_per_second": round(speed, 1),
+            "eta_seconds": round(left / speed, 1) if speed else None,
+        }
+        self.run.heartbeat(progress=self.standing)
 
     def _write_notes(self) -> None:
         """Values of a step whose row is already written: a line of their own in the JSONL."""
@@ -104,6 +105,11 @@ class Log:
             self.metrics.note(step, **values)
         self.notes.clear()
         self.metrics.flush()
+
+    def say(self, line: str) -> None:
+        """One line for train.log."""
+        if self.enabled:
+            self.run.log(line)
 
     def sample(self, step: int, text: str, **settings) -> None:
         if self.enabled:

@@ -155,6 +155,9 @@ class Keeper:
         with self.log.pause():
             losses = {name: self.job.evaluator.loss(model, name, limit) for name in ("train", "validation")}
         self.log.note(step, eval_train_loss=losses["train"], val_loss=losses["validation"])
+        self.log.say(
+            f"step {step}: loss {losses['train']:.4f} on training text, {losses['validation']:.4f} on validation"
+        )
         self.log.flush()
 
     def sample(self, step: int) -> None:
@@ -180,6 +183,7 @@ class Keeper:
                 )
                 publish(job.run, folder)
                 prune_states(job.run, keep=job.recipe.keep_states)
+            self.log.say(f"step {step}: saved")
             accelerator.wait_for_everyone()
 
 

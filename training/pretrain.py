@@ -43,9 +43,7 @@ def main() -> int:
     parser.add_argument("--recipe", metavar="NAME|FILE", help="a shipped or saved recipe, or a YAML file")
     parser.add_argument("--run-name", metavar="NAME", help="what to call the run (default: its corpus)")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run from its newest complete checkpoint")
-    parser.add_argument(
-        "--force", action="store_true", help="resume although model code or libraries changed"
-    )
+    parser.add_argument("--force", action="store_true", help="resume although model code or libraries changed")
     parser.add_argument("--workspace", metavar="DIR", help="where everything made is kept (default: ./workspace)")
     arguments, flags = parser.parse_known_args()
     workspace, given = Workspace(arguments.workspace), parse_flags(flags)
@@ -106,9 +104,11 @@ def finish(job: Job, checkpoint: Path | None = None) -> int:
     except BaseException as error:
         if main_process:
             run.finish("failed", error=one_line(error))
+            run.log(f"failed: {one_line(error)}")
         raise
     if main_process:
         run.finish(status, result={**result, "seconds": round(seconds, 1)})
+        run.log(f"{status} after {seconds:.0f} s")
         write_card(run)
         print(summary(run, job) if status == "completed" else f"stopped and saved; go on with: {run.resume_command()}")
     return 0 if status == "completed" else STOPPED

@@ -1,9 +1,9 @@
 """Runs training commands in forked children of one process that has imported everything already.
 
-Reads one JSON object a line: `argv` for `training.pretrain`, and `kill`: where the child is to die by SIGKILL, as
-`["step", 7]` (after that optimizer step), `["save", 8]` (in the middle of writing that checkpoint's state) or
-`["publish", 8]` (between the checkpoint and the run's root). `poison` makes one step's loss a NaN, `file_limit` the
-largest file the child may write. Answers with the child's exit status and what it printed.
+Reads one JSON object a line: `argv` for `training.pretrain`, and what is to befall the child. `kill` is where it dies
+by SIGKILL: `["step", 7]` after that optimizer step, `["save", 8]` in the middle of writing that checkpoint's state,
+`["publish", 8]` between the checkpoint and the run's root. `signal` is one it gets after a step, `poison` a step whose
+loss is a NaN, `file_limit` the largest file it may write. Answers with its exit status and what it printed.
 Nothing is computed here before forking: OpenMP's threads do not survive a fork.
 """
 
@@ -43,6 +43,9 @@ def child(order: dict, output: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], order["file_limit"]))
     if order.get("kill"):
         plan(*order["kill"])
+    if order.get("signal"):
+        number, step = order["signal"]
+        after_step(step, lambda: os.kill(os.getpid(), signal.Signals[number]))
     if order.get("poison"):
         poison(order["poison"])
     try:
@@ -64,15 +67,7 @@ def plan(where: str, step: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if where == "step":
-        inner = loop.optimizer_step
-
-        def stepped(job, model, optimizer, number):
-            result = inner(job, model, optimizer, number)
-            if number + 1 == step:
-                die()
-            return result
-
-        loop.optimizer_step = stepped
+        after_step(step, die)
     elif where == "save":
         write = state.write
 
@@ -93,6 +88,18 @@ def plan(where: str, step: int) -> None:
             publish(run, folder)
 
         loop.publish = unpublished
+
+
+def after_step(step: int, act) -> None:
+    inner = loop.optimizer_step
+
+    def stepped(job, model, optimizer, number):
+        result = inner(job, model, optimizer, number)
+        if number + 1 == step:
+            act()
+        return result
+
+    loop.optimizer_step = stepped
 
 
 def poison(step: int) -> None:
