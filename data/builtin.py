@@ -1,0 +1,130 @@
+"""The corpora that come with the lab: one table, BUILT_IN, an entry each.
+
+Uses `data.tales`, `data.snapshots` (how to split) and urllib. An entry says what its snapshot is made from, by hash,
+before any of the work is done, so that one that exists is found without generating or fetching anything.
+"""
+
+import os
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.snapshots import SPLITS, VALIDATION_FRACTION, TextHash, split_documents
+from data.tales import tales
+from data.workspace import sha256_bytes
+
+# 60,000 tales are some seven million tokens of the default vocabulary: a first run does not see one twice.
+TALES = 62_000
+TALES_HELD_OUT = 2_000
+TALES_PROBE = 300  # stories whose hash stands for the grammar: touching every plot, in a hundredth of a second
+DOWNLOAD_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a snapshot is made from. `sources` and `split` say which one it is, before any of the work is done."""
+
+    sources: list[dict]
+    split: dict
+    make: Callable[[], tuple[dict[str, list[str]], dict[str, list[float]] | None]]
+    """-> texts by split, and their log-probabilities where known"""
+    field: str | None = None
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    about: str
+    licence: str
+    prepare: Callable[[float | None, int], Ingredients]
+    """(validation fraction or None, split seed) -> what to make the snapshot from"""
+
+
+def prepare_tales(fraction: float | None, seed: int) -> Ingredients:
+    """Stories by the grammar, each split by a seed of its own."""
+    held_out = TALES_HELD_OUT if fraction is None else round(TALES * fraction)
+    if not 0 < held_out < TALES:
+        raise ValueError(f"validation_fraction {fraction} is a share of the text: between 0 and 1")
+    counts = {"train": TALES - held_out, "validation": held_out}
+    seeds = {"train": 2 * seed, "validation": 2 * seed + 1}
+    probe = TextHash()
+    for tale in tales(TALES_PROBE, seed=0):
+        probe.update(f"{tale.log_prob:.6f} {tale.text}")
+
+    def make():
+        texts, log_probs = {}, {}
+        for name in SPLITS:
+            # closed under sampling: a story may come twice, as often as the grammar says
+            told = list(tqdm(tales(counts[name], seeds[name]), "telling", counts[name], leave=False, disable=None))
+            texts[name] = [tale.text for tale in told]
+            log_probs[name] = [tale.log_prob for tale in told]
+        return texts, log_probs
+
+    split = {"kind": "generated", "seed": seeds, "fraction": held_out / TALES}
+    return Ingredients([{"name": "data/tales.py", "bytes": 0, "sha256": probe.hexdigest()}], split, make)
+
+
+def published(url: str, sha256: str, filename: str) -> Callable[[float | None, int], Ingredients]:
+    """A text that anyone can fetch and that does not change: known by its hash before it is here."""
+
+    def prepare(fraction: float | None, seed: int) -> Ingredients:
+        fraction = VALIDATION_FRACTION if fraction is None else fraction
+        split = {"kind": "contiguous-tail", "seed": None, "fraction": fraction}
+        source = {"name": filename, "url": url, "sha256": sha256}
+
+        def make():
+            return split_documents([fetch(url, sha256, filename)], fraction, seed)[0], None
+
+        return Ingredients([source], split, make)
+
+    return prepare
+
+
+def fetch(url: str, sha256: str, filename: str) -> str:
+    """The text, from `$LLM_LAB_CORPORA` where that has it, else from its URL; refused where it is another text."""
+    folder = os.environ.get("LLM_LAB_CORPORA")
+    local = Path(folder).expanduser() / filename if folder else None
+    if local is not None and local.is_file():
+        data, origin = local.read_bytes(), str(local)
+    elif os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
+        raise ValueError(f"{filename} has to be fetched and HF_HUB_OFFLINE is set: {by_hand(url, filename)}")
+    else:
+        try:
+            with urllib.request.urlopen(url, timeout=DOWNLOAD_SECONDS) as reply:
+                data, origin = reply.read(), url
+        except OSError as error:
+            raise ValueError(f"{url} cannot be reached ({error}): {by_hand(url, filename)}") from error
+    if sha256_bytes(data) != sha256:
+        raise ValueError(
+            f"{origin} is not the published {filename}: its SHA-256 begins {sha256_bytes(data)[:12]}, not {sha256[:12]}"
+        )
+    return data.decode("utf-8")
+
+
+def by_hand(url: str, filename: str) -> str:
+    return f"put {filename} (from {url}) into a folder and name that folder in $LLM_LAB_CORPORA"
+
+
+BUILT_IN: dict[str, BuiltIn] = {
+    "tales": BuiltIn("children's stories by a grammar that knows their entropy", "Apache-2.0", prepare_tales),
+    "verdict": BuiltIn(
+        "Edith Wharton's short story The Verdict, 20 kB",
+        "public domain",
+        published(
+            "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt",
+            "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f",
+            "the_verdict.txt",
+        ),
+    ),
+    "shakespeare": BuiltIn(
+        "forty thousand lines of Shakespeare's plays, 1.1 MB",
+        "public domain",
+        published(
+            "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+            "tiny_shakespeare.txt",
+        ),
+    ),
+}
