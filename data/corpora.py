@@ -164,7 +164,10 @@ def print_description(corpus: Corpus) -> None:
         spread = f"{lengths['shortest']:,} to {lengths['longest']:,}, median {lengths['median']:,}"
         print(f"{name:<12}{counts['documents']:>12,}{counts['characters']:>14,}{counts['bytes']:>14,}   {spread}")
     how = facts["split"]
-    print(f"\nsplit        {how['kind']}, {how['fraction']:.3g} held out, seed {how['seed']}")
+    of_long = (
+        f", the last part of {how['tails']:,} long ones" if how.get("tails") and how["kind"] == "by-document" else ""
+    )
+    print(f"\nsplit        {how['kind']}{of_long}, {how['fraction']:.3g} held out, seed {how['seed']}")
     for name, floor in (facts["floor"] or {}).items():
         figures = f"{floor['bits_per_byte']:.4f} bits per byte, {floor['nats_per_document']:.2f} nats a document"
         print(f"floor        {name}: {figures}")

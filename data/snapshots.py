@@ -20,7 +20,7 @@ import pyarrow.parquet
 from data.workspace import SCHEMA, new_folder, read_json, sha256_json, write_json
 
 SPLITS = ("train", "validation")
-VALIDATION_FRACTION = 0.1
+VALIDATION_FRACTION = 0.1  # where nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -79,33 +79,29 @@ class TextHash:
 
 
 def split_documents(documents: list[str], fraction: float, seed: int) -> tuple[dict[str, list[str]], dict]:
-    """The documents by split, and how it was done, for the manifest.
+    """The documents by split, each in its own order, and how it was done, for the manifest.
 
-    By document where the fraction amounts to one at least; else the last part of each text is held out, so that one
-    long text is validated on what comes after all that was trained on.
+    By document; but one that is longer than all that is to be held out gives its last part instead, so that neither a
+    single long text nor a book among notes upsets the shares, and it is validated on what comes after what was learnt.
     """
     if not 0 < fraction < 1:
-        raise ValueError(
-            f"validation_fraction {fraction} is a share of the text: between 0 and 1, like {VALIDATION_FRACTION}"
-        )
-    if len(documents) * fraction < 1:
-        kept = [math.floor(len(text) * (1 - fraction)) for text in documents]
-        parts = {
-            "train": [text[:end] for text, end in zip(documents, kept, strict=True) if end],
-            "validation": [text[end:] for text, end in zip(documents, kept, strict=True)],
-        }
-        how = {"kind": "contiguous-tail", "seed": None, "fraction": fraction}
-    else:
-        order = np.random.default_rng(seed).permutation(len(documents))
-        held_out = round(len(documents) * fraction)
-        parts = {  # each split in the documents' own order
-            "train": [documents[i] for i in sorted(order[held_out:])],
-            "validation": [documents[i] for i in sorted(order[:held_out])],
-        }
-        how = {"kind": "by-document", "seed": seed, "fraction": fraction}
-    if not parts["train"]:
-        raise ValueError(f"{sum(map(len, documents)):,} characters cannot be split into training and validation text")
-    return parts, how
+        raise ValueError(f"validation_fraction {fraction} is a share of the text, between 0 and 1")
+    wanted = fraction * sum(map(len, documents))
+    whole = [i for i, text in enumerate(documents) if len(text) <= wanted]
+    order = np.random.default_rng(seed).permutation(whole)
+    held_out = set(order[: round(len(whole) * fraction)].tolist())
+    parts = {"train": [], "validation": []}
+    for i, text in enumerate(documents):
+        end = len(text) if len(text) <= wanted else math.floor(len(text) * (1 - fraction))
+        end = 0 if i in held_out else end
+        parts["train"].append(text[:end])
+        parts["validation"].append(text[end:])
+    parts = {name: [text for text in texts if text] for name, texts in parts.items()}
+    if not all(parts.values()):
+        raise ValueError(f"{sum(map(len, documents)):,} characters are too few to hold out a share of {fraction:g}")
+    tails = len(documents) - len(whole)
+    kind = "by-document" if whole else "contiguous-tail"
+    return parts, {"kind": kind, "seed": seed if whole else None, "fraction": fraction, "tails": tails}
 
 
 def write_snapshot(
@@ -121,7 +117,7 @@ def write_snapshot(
     """Make the folder `path`, or leave nothing.
 
     Args:
-        how: the split: kind, seed and fraction.
+        how: the split: kind, seed, fraction, and of how many documents the last part was held out.
         made_from: one hash for sources and split, by which this snapshot is found again.
         log_probs: natural logarithm of each document's probability, for a corpus that knows it.
         parents: name and hash of the snapshots this one was made from.

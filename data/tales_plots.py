@@ -53,7 +53,7 @@ SPOTS = tuple(
 WEATHERS = (
     Word("detail", "sunny", home="in the warm sun", out="in the dark", fell="tripped over a stone"),
     Word("detail", "rainy", home="in the rain", out="in the rain", fell="slipped in the mud"),
-    Word("detail", "windy", home="with the wind behind them", out="in the wind", fell="tripped over a branch"),
+    Word("detail", "windy", home="through the wind", out="in the wind", fell="tripped over a branch"),
     Word("detail", "snowy", home="through the snow", out="in the snow", fell="slipped on the ice"),
 )
 COLOURS = _plain("detail", "red blue green yellow white black pink golden")
@@ -105,7 +105,7 @@ def lost_toy(tell: Telling) -> None:
     tell.alias(helper="animal" if found == "animal" else "friend")
     prize = "{own_colour} {own_toy}" if found == "nobody" else "{colour} {toy}"
     tell("{hero} [hugged|kissed|thanked] {helper.the} and held the " + prize + " [tight|in both hands].")
-    tell("They [walked|went|ran] home {weather.home}.")
+    tell("They [walked|went|ran] home from the {place} {weather.home}.")
     if found == "animal":
         tell("[A little friend can be a great help.|A friend is never too small to help.]")
     else:
@@ -122,8 +122,8 @@ def hungry_animal(tell: Telling) -> None:
     )
     if deed == "shared":
         loss = tell.choose(
-            path="On the way home, {hero} lost the path and was [sad|upset|afraid].",
-            toy="On the way home, {hero} lost {hero.his} {colour} {toy} and was [sad|upset|afraid].",
+            path="On the way home from the {place}, {hero} lost the path and was [sad|upset|afraid].",
+            toy="On the way home from the {place}, {hero} lost {hero.his} {colour} {toy} and was [sad|upset|afraid].",
         )
         tell('"{animal.sound}!" said someone {spot}. It was the {animal}!')
         if loss == "path":
@@ -155,7 +155,7 @@ def quarrel(tell: Telling) -> None:
     tell("{greedy} felt [bad|sorry|very small], so {greedy.his} {elder} helped {greedy.him} fix it.")
     tell("Then {greedy.he} looked {spot.the}.")
     tell('"I am sorry, {other}. You [may|can] have the {toy}," [said|cried] {greedy}.')
-    tell("They played until [dark|dinner] and [walked|went|ran] home {weather.home}.")
+    tell("They played until [dark|dinner] and [walked|went|ran] home from the {place} {weather.home}.")
     tell("[A toy is more fun when two can play.|It is better to share.]")
 
 
@@ -173,7 +173,7 @@ def hide_and_seek(tell: Telling) -> None:
     winner = "hero" if end == "quiet" else "friend"
     tell.alias(winner=winner, loser="friend" if winner == "hero" else "hero")
     tell('"[You win|You are good at this|Well done], {winner}!" [laughed|said|cried] {loser}.')
-    tell("They [walked|went|ran] home {weather.home}, and the {animal} followed {winner}.")
+    tell("They [walked|went|ran] home from the {place} {weather.home}, and the {animal} followed {winner}.")
     tell("[A game is more fun with a friend.|It is fun to make a friend.]")
 
 
@@ -236,9 +236,9 @@ def stuck(tell: Telling) -> None:
     tell('"[Pull|Ready|All together]!" [cried|said|laughed] {third}, and it came [out|free].')
     tell("{hero} [washed|kissed|hugged] it, {friend} gave it some {food}, and {third} gave it a {colour} [coat|hat].")
     keeper = tell.choose(
-        hero="The {animal} followed {hero} home {weather.home}.",
-        friend="The {animal} followed {friend} home {weather.home}.",
-        third="The {animal} followed {third} home {weather.home}.",
+        hero="The {animal} followed {hero} home from the {place} {weather.home}.",
+        friend="The {animal} followed {friend} home from the {place} {weather.home}.",
+        third="The {animal} followed {third} home from the {place} {weather.home}.",
     )
     tell.alias(keeper=keeper)
     tell("{keeper.His} {elder} [said it could stay|was happy|laughed], and {keeper} named it {pet_name}.")

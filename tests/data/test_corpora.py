@@ -39,7 +39,7 @@ def test_a_snapshot_says_what_it_is(corpus, texts):
     held_out = list(corpus.split("validation")["text"])
     kept = list(corpus.split("train")["text"])
     assert len(held_out) == 4 and sorted(held_out + kept) == sorted(texts)
-    assert manifest["split"] == {"kind": "by-document", "seed": 0, "fraction": 0.1}
+    assert manifest["split"] == {"kind": "by-document", "seed": 0, "fraction": 0.1, "tails": 0}
     counted = {"documents": 4, "characters": sum(map(len, held_out)), "bytes": sum(len(t.encode()) for t in held_out)}
     assert manifest["splits"]["validation"] == {**counted, "sha256": hash_texts(held_out)}
     # of the texts alone: any machine, and any version of Parquet, comes to the same
@@ -103,8 +103,17 @@ def test_one_long_text_holds_out_its_tail():
     text = "".join(chr(0x4E00 + i) for i in range(1003))
     parts, how = split_documents([text], 0.1, seed=0)
     assert parts == {"train": [text[:902]], "validation": [text[902:]]} and how["kind"] == "contiguous-tail"
-    parts, how = split_documents([text, text[:100]], 0.1, seed=0)  # too few for a tenth of them to be one
-    assert [len(t) for t in parts["validation"]] == [101, 10]
+    parts, how = split_documents([text] * 3, 0.1, seed=0)  # each is more than a tenth
+    assert [len(t) for t in parts["validation"]] == [101] * 3 and how["tails"] == 3
+
+
+def test_a_book_among_notes_does_not_upset_the_shares():
+    notes = [f"note {i:03}" for i in range(100)]
+    for seed in range(5):
+        parts, how = split_documents([*notes, "x" * 10_000], 0.1, seed)
+        assert [len(parts[name]) for name in ("train", "validation")] == [91, 11]
+        assert (len(parts["train"][-1]), len(parts["validation"][-1])) == (9000, 1000)
+        assert how == {"kind": "by-document", "seed": seed, "fraction": 0.1, "tails": 1}
 
 
 def test_the_split_by_document_is_seeded():
@@ -116,7 +125,7 @@ def test_the_split_by_document_is_seeded():
 
 @pytest.mark.parametrize(("documents", "fraction"), [(["x"], 0.1), (["abc"], 0.0), (["abc"], 1.0)])
 def test_what_cannot_be_split_is_refused(documents, fraction):
-    with pytest.raises(ValueError, match=r"cannot be split|between 0 and 1"):
+    with pytest.raises(ValueError, match=r"too few to hold out|between 0 and 1"):
         split_documents(documents, fraction, 0)
 
 

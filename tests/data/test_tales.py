@@ -69,7 +69,7 @@ def small_world(monkeypatch) -> Roles:
 def test_the_same_seed_writes_the_same_corpus_everywhere():
     text = "\n".join(tale.text for tale in tales(1000, seed=0))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    assert digest == "d54009dce75c02e7d36eb755186ea0d5c31322ecd117b4f886a19b0fb58f2f80"
+    assert digest == "0cb6fdfd3a0f086cf65e2f69791aeea483395cef1099fed2ae77cc0cca97efbb"
     assert list(tales(10, seed=5)) == SAMPLE[:10]
     assert next(tales(1, seed=6)) != SAMPLE[0]
 
@@ -85,7 +85,7 @@ def test_the_probability_of_one_story_by_hand():
         "One windy day, Mia took a red kite to the park. The wind carried it away. Tom came by with a little dog. "
         '"What is wrong?" asked Tom. "I lost my red kite," said Mia. The dog ran off and found the red kite '
         'behind a tree. "Woof!" it said. Mia hugged the dog and held the red kite tight. They ran home '
-        "with the wind behind them. A little friend can be a great help."
+        "from the park through the wind. A little friend can be a great help."
     )
     opening = 3 * 4 * 4 * 20 * 8  # phrasing, weather, time of day, hero, plot
     scene = 8 * 10 * 8 * (3 * 2) * 19 * 6 * 10  # colour, toy, place, two phrasings of the wind, friend, look, animal

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -39,6 +40,7 @@ HARD = [
     "\U0010ffff\ue000",
 ]
 KIND_NAMES = list(KINDS)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +128,15 @@ def test_training_is_the_same_in_another_process(tmp_path):
     """Byte for byte, on one thread and on two; hash maps are seeded by the process."""
     script = (
         "import sys, json; from data.tokenizer_kinds import *\n"
-        "for kind in KINDS: train_tokenizer(kind, json.load(open(sys.argv[1])), 400).save_pretrained(sys.argv[2] + kind)"
+        "texts = json.load(open(sys.argv[1]))\n"
+        "for kind in KINDS: train_tokenizer(kind, texts, 400).save_pretrained(sys.argv[2] + kind)"
     )
     texts = [f"{text} {i * 7919 % 1000} words of number {i}" for i, text in enumerate(TRAINING * 10)]
     (tmp_path / "texts.json").write_text(json.dumps(texts))
     for threads in ("1", "2"):
         command = [sys.executable, "-c", script, str(tmp_path / "texts.json"), f"{tmp_path}/{threads}"]
-        subprocess.run(
-            command, check=True, env={"PYTHONPATH": ".", "RAYON_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
-        )
+        environment = {"PYTHONPATH": str(ROOT), "RAYON_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1"}
+        subprocess.run(command, check=True, env=environment)
     for kind in KINDS:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             assert (tmp_path / f"1{kind}" / name).read_bytes() == (tmp_path / f"2{kind}" / name).read_bytes()
