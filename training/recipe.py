@@ -83,7 +83,7 @@ class TrainRecipe:
 
     log_every: int = Field(default=10, ge=1)
     """Steps between reads of the device: losses are buffered there until then."""
-    diagnose_every: int = Field(default=100, ge=1)
+    diagnose_every: int = Field(default=250, ge=1)
     """Steps between measurements of the update ratio and of dead units."""
     eval_every: int = Field(default=250, ge=1)
     """Steps between evaluations of both splits."""
