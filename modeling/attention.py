@@ -1,6 +1,6 @@
 """Causal self-attention, two kinds: softmax over all earlier tokens, and linear attention with a running state.
 
-Uses torch and the library's attention interface, masks and caches; of ours, `positions` and `norms`.
+Imports torch and the library's attention interface, masks and caches; of ours `positions`, `norms` and `decoding`.
 
 Shapes: B batch, T time, S keys (cached and new), C hidden size, H query heads, G key/value heads, D head dim,
 N chunks of K tokens.
@@ -17,22 +17,18 @@ from transformers.masking_utils import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .decoding import FixedCache
 from .norms import NORMS
 from .positions import POSITIONS
 
-# by the library's name for a layer's type; each turns a 2-D padding mask into what that attention needs
-MASKS = {
-    "full_attention": create_causal_mask,
-    "sliding_attention": create_sliding_window_causal_mask,
-    "linear_attention": create_recurrent_attention_mask,
-}
 CHUNK = 64  # tokens whose scores linear attention writes out: K² per chunk against D² per chunk for the states
 
 
 class Attention(nn.Module):
-    """Projections and heads, shared by both kinds. G < H: grouped queries (arXiv:2305.13245); G = 1: multi-query
+    """Projections and heads, shared by both kinds.
 
-    (arXiv:1911.02150). QK-norm (arXiv:2302.05442) keeps the scores from growing without bound.
+    G < H is grouped-query attention (arXiv:2305.13245), G = 1 multi-query (arXiv:1911.02150). QK-norm
+    (arXiv:2302.05442) keeps the scores from growing without bound.
     """
 
     def __init__(self, config, layer_idx: int):
@@ -41,18 +37,16 @@ class Attention(nn.Module):
         self.config = config
         self.layer_idx = layer_idx
         self.head_dim = D
-        # these five names are read by the library's attention functions
-        self.num_key_value_groups = H // G
         self.scaling = D**-0.5
-        self.attention_dropout = config.attention_dropout
         self.sliding_window = config.sliding_window
-        self.is_causal = True
+        self.num_key_value_groups = H // G  # the library's attention functions look for this name
+        self.is_causal = True  # and for this one
 
         self.q_proj = nn.Linear(C, H * D, bias=config.attention_bias)
         self.k_proj = nn.Linear(C, G * D, bias=config.attention_bias)
         self.v_proj = nn.Linear(C, G * D, bias=config.attention_bias)
         self.o_proj = nn.Linear(H * D, C, bias=config.attention_bias)
-        self.o_proj.starts_at = 0.0  # every block starts as the identity (arXiv:1901.09321)
+        self.o_proj.initial_scale = 0.0  # every block starts as the identity (arXiv:1901.09321)
         self.q_norm = NORMS[config.norm](D, eps=config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = NORMS[config.norm](D, eps=config.norm_eps) if config.qk_norm else nn.Identity()
         self.rotate = POSITIONS[config.position_embedding].rotate
@@ -72,6 +66,26 @@ class SoftmaxAttention(Attention):
 
     is_stateful = False
 
+    @staticmethod
+    def layer_type(config) -> str:
+        """The library's name for such a layer: its caches go by it."""
+        return "full_attention" if config.sliding_window is None else "sliding_attention"
+
+    @staticmethod
+    def mask(config, x: Tensor, attention_mask: Tensor | dict | None, position_ids: Tensor | None, cache: Cache | None):
+        """(B or 1, 1, T, S) from a padding mask (B, S): nothing ahead, no padding, nothing outside the window."""
+        kind = SoftmaxAttention.layer_type(config)
+        if isinstance(attention_mask, dict):  # `generate` made it, for a static cache
+            return attention_mask[kind]
+        make = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}[kind]
+        return make(
+            config=config,
+            inputs_embeds=x,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            position_ids=position_ids,  # as given: texts packed into one row show by positions that start again
+        )
+
     def attend(self, q, k, v, rotation=None, attention_mask=None, past_key_values: Cache | None = None, **kwargs):
         q, k = self.rotate(q, k, rotation)
         if past_key_values is not None:
@@ -83,15 +97,14 @@ class SoftmaxAttention(Attention):
             k,
             v,
             attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
+            dropout=self.config.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
             sliding_window=self.sliding_window,
             **kwargs,
         )
 
-    @staticmethod
-    def tokens_seen(cache: Cache) -> int | Tensor:
-        return cache.get_seq_length()
+    def decoding_cache(self, prompt: Cache, seen: int, length: int) -> FixedCache:
+        return FixedCache(prompt, seen, length, self.sliding_window)
 
 
 def eager_attention(module, q, k, v, attention_mask, scaling, dropout=0.0, **kwargs) -> tuple[Tensor, Tensor]:
@@ -107,7 +120,7 @@ def eager_attention(module, q, k, v, attention_mask, scaling, dropout=0.0, **kwa
 
 
 class LinearAttention(Attention):
-    """φ(q)·Σφ(k)vᵀ / φ(q)·Σφ(k) with φ = elu + 1 (arXiv:2006.16236): a sum that runs on, so a cache of fixed size.
+    """φ(q)·Σφ(k)vᵀ / φ(q)·Σφ(k) with φ = elu + 1 (arXiv:2006.16236): sums that run on, so a state of fixed size.
 
     With rotary positions the numerator's features are turned and the denominator's are not (arXiv:2104.09864, eq. 19),
     which keeps the denominator positive. The state of a layer is (B, H, D, D+1): Σφ(k)vᵀ, and Σφ(k) as last column.
@@ -115,9 +128,20 @@ class LinearAttention(Attention):
 
     is_stateful = True
 
-    def attend(
-        self, q, k, v, position_ids, rotation=None, attention_mask=None, past_key_values: Cache | None = None, **kwargs
-    ):
+    @staticmethod
+    def layer_type(config) -> str:
+        # A running state and keys: the library's `generate` counts the tokens of a cache by its keys, so the layer
+        # leaves one number for each token there. Its type without keys cannot be generated with in 5.23.
+        return "hybrid"
+
+    @staticmethod
+    def mask(config, x: Tensor, attention_mask: Tensor | dict | None, position_ids: Tensor | None, cache: Cache | None):
+        """The padding mask (B, T) of the new tokens; causality is in the sums."""
+        if isinstance(attention_mask, dict):
+            return attention_mask["linear_attention"]
+        return create_recurrent_attention_mask(config, x, attention_mask, past_key_values=cache)
+
+    def attend(self, q, k, v, rotation=None, attention_mask=None, past_key_values: Cache | None = None, **kwargs):
         q, k = F.elu(q.float()) + 1, F.elu(k.float()) + 1  # running sums want float32 whatever the model's dtype
         if attention_mask is not None:
             k = k * attention_mask[:, None, :, None]  # padding adds nothing to either sum
@@ -125,29 +149,25 @@ class LinearAttention(Attention):
         values = v.float().repeat_interleave(self.num_key_value_groups, dim=1)
         turned_q, turned_k = self.rotate(q, k, rotation)
 
-        state = self.read_state(past_key_values, k, values)
+        state = self.state_before(past_key_values, k)
         key_sums = k.cumsum(2) + state[..., -1].unsqueeze(2)  # (B, H, T, D)
         total = (q * key_sums).sum(-1, keepdim=True).clamp_min(1e-6)  # 0 only for padding before the first token
-        attend = LINEAR_FORMS.get(self.config._attn_implementation, chunked)
-        y, scores = attend(turned_q, turned_k, values, state[..., :-1])
-
+        y, scores = LINEAR_FORMS.get(self.config._attn_implementation, chunked)(
+            turned_q, turned_k, values, state[..., :-1]
+        )
         if past_key_values is not None:
-            new = torch.cat((state[..., :-1] + turned_k.mT @ values, key_sums[:, :, -1, :, None]), dim=-1)
-            past_key_values.update_recurrent_state(new, self.layer_idx)
-            # The library marks a state as begun by its convolution's window, which this attention does not have: a
-            # window of one keeps the last position instead, from which the next forward counts on.
-            past_key_values.update_conv_state(position_ids[:, -1:].expand(len(q), 1), self.layer_idx)
+            state = torch.cat((state[..., :-1] + turned_k.mT @ values, key_sums[:, :, -1, :, None]), dim=-1)
+            past_key_values.update_recurrent_state(state, self.layer_idx)
+            marks = k.new_zeros(len(k), 1, k.shape[2], 1)
+            past_key_values.update(marks, marks, self.layer_idx)
         return (y / total).to(v.dtype).transpose(1, 2), None if scores is None else (scores / total).to(v.dtype)
 
-    def read_state(self, cache: Cache | None, k: Tensor, v: Tensor) -> Tensor:
-        state = None if cache is None else cache.get_recurrent_state(self.layer_idx)
-        B, H, _, D = k.shape
-        return k.new_zeros(B, H, D, v.shape[-1] + 1) if state is None else state
+    def state_before(self, cache: Cache | None, k: Tensor) -> Tensor:
+        state = None if cache is None else cache.layers[self.layer_idx].recurrent_states[0]
+        return k.new_zeros(*k.shape[:2], self.head_dim, self.head_dim + 1) if state is None else state
 
-    @staticmethod
-    def tokens_seen(cache: Cache) -> int | Tensor:
-        last_position = cache.get_conv_state(0)
-        return 0 if last_position is None else last_position + 1  # (B, 1)
+    def decoding_cache(self, prompt: Cache, seen: int, length: int) -> Cache:
+        return prompt  # the state has its final size from the start
 
 
 def quadratic(q: Tensor, k: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

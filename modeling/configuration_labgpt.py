@@ -99,9 +99,8 @@ class LabGPTConfig(PreTrainedConfig):
 
     @property
     def layer_types(self) -> list[str]:
-        """The library's name for each layer's attention: its caches and masks go by it."""
-        window = "full_attention" if self.sliding_window is None else "sliding_attention"
-        return [{"softmax": window, "linear": "linear_attention"}[self.attention]] * self.num_hidden_layers
+        """The library's name for each layer's attention: its caches go by it."""
+        return [ATTENTIONS[self.attention].layer_type(self)] * self.num_hidden_layers
 
     @property
     def rotary_dim(self) -> int:

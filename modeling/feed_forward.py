@@ -29,7 +29,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
-        self.down_proj.starts_at = 0.0  # every block starts as the identity (arXiv:1901.09321)
+        self.down_proj.initial_scale = 0.0  # every block starts as the identity (arXiv:1901.09321)
         self.act_fn = ACTIVATIONS[config.hidden_act]()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ own, so LoRA targets, hooks and converters need no table of ours.
 Shapes: B batch, T time, C hidden size, V vocabulary.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
@@ -15,9 +17,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .attention import ATTENTIONS, MASKS, Attention
+from .attention import ATTENTIONS, Attention
 from .configuration_labgpt import LabGPTConfig
-from .feed_forward import FEED_FORWARDS, FeedForward
+from .decoding import Step, decode
+from .feed_forward import FEED_FORWARDS
 from .norms import NORMS
 from .positions import POSITIONS
 
@@ -84,7 +87,7 @@ class SoftCap(nn.Module):
 
 
 class LabGPTPreTrainedModel(PreTrainedModel):
-    """What the library asks of every model: names, what is supported, how weights begin."""
+    """What the library asks of every model: names, what is supported, how weights start."""
 
     config_class = LabGPTConfig
     base_model_prefix = "model"
@@ -109,15 +112,17 @@ class LabGPTPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Fresh weights of one leaf module; weights that were loaded are left alone by `init`.
 
-        Matrices begin at N(0, 1/C), so that a unit-size input gives unit-size queries, keys and units. A module that
-        `starts_at` a constant says why where it is made. One `initializer_range` for all replaces both.
+        Matrices start at N(0, 1/C), so that a unit-size input gives unit-size queries, keys and units. A module that
+        starts at another size has an `initial_scale`, with the reason, where it is made. One `initializer_range` for
+        all replaces both.
         """
-        super()._init_weights(module)  # norms and biases
-        std, start = self.config.initializer_range, getattr(module, "starts_at", None)
+        super()._init_weights(module)  # norms: gain 1, bias 0
+        scale = getattr(module, "initial_scale", 1.0) if self.config.initializer_range is None else 1.0
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            init.normal_(module.weight, std=std or self.config.hidden_size**-0.5)
-        if start is not None and std is None:
-            init.constant_(module.weight, start)
+            std = self.config.initializer_range or self.config.hidden_size**-0.5
+            init.normal_(module.weight, std=scale * std)
+        elif isinstance(module, tuple(NORMS.values())):
+            init.constant_(module.weight, scale)
 
 
 class LabGPTModel(LabGPTPreTrainedModel):
@@ -126,6 +131,7 @@ class LabGPTModel(LabGPTPreTrainedModel):
     def __init__(self, config: LabGPTConfig):
         super().__init__(config)
         block = BLOCKS[config.norm_position]
+        self.attention = ATTENTIONS[config.attention]
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.positions = POSITIONS[config.position_embedding](config)
         self.dropout = nn.Dropout(config.hidden_dropout)
@@ -133,10 +139,10 @@ class LabGPTModel(LabGPTPreTrainedModel):
         self.norm = block.final_norm(config)
         self.gradient_checkpointing = False
         if config.tie_word_embeddings:
-            # A tied head cannot start at 0, and its logit for the very token it reads would be √C: with this gain that
-            # is 1 and the others are 1/√C in size, so that the loss starts at ln V (docs/model.md).
+            # A tied head's logit for the very token it reads would be √C: with this gain it is 1, and the others are
+            # 1/√C in size, so that the loss starts at ln V whatever the width (docs/model.md).
             *_, last_norm = (m for m in self.modules() if isinstance(m, tuple(NORMS.values())))
-            last_norm.starts_at = config.hidden_size**-0.5
+            last_norm.initial_scale = config.hidden_size**-0.5
         self.post_init()
 
     @merge_with_config_defaults
@@ -158,13 +164,13 @@ class LabGPTModel(LabGPTPreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
 
-        mask = self.make_mask(x, attention_mask, position_ids, past_key_values)
+        mask = self.attention.mask(self.config, x, attention_mask, position_ids, past_key_values)
         if position_ids is None:
             position_ids = self.count_positions(x, attention_mask, past_key_values)
         x = self.dropout(self.positions.embed(x, position_ids))
         context = {
             "rotation": self.positions.rotation(x, position_ids),
-            "attention_mask": mask,
+            "attention_mask": self.positions.bias(mask, x, past_key_values),
             "position_ids": position_ids,
             "past_key_values": past_key_values,
             **kwargs,
@@ -178,23 +184,8 @@ class LabGPTModel(LabGPTPreTrainedModel):
         T = x.shape[1]
         if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
             return (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, -T:]
-        seen = 0 if cache is None else ATTENTIONS[self.config.attention].tokens_seen(cache)
+        seen = 0 if cache is None else cache.get_seq_length()
         return torch.arange(T, device=x.device)[None] + seen
-
-    def make_mask(self, x: Tensor, attention_mask, position_ids: Tensor | None, cache: Cache | None):
-        """What the attention needs to look at nothing ahead and no padding, with the positions' bias."""
-        kind = self.config.layer_types[0]
-        if isinstance(attention_mask, dict):  # `generate` made them, one for each type of layer
-            mask = attention_mask[kind]
-        else:
-            mask = MASKS[kind](
-                config=self.config,
-                inputs_embeds=x,
-                attention_mask=attention_mask,
-                past_key_values=cache,
-                position_ids=position_ids,  # as given: packed sequences are told by positions that start again
-            )
-        return self.positions.bias(mask, x, cache)
 
 
 class LabGPTForCausalLM(LabGPTPreTrainedModel, GenerationMixin):
@@ -206,7 +197,7 @@ class LabGPTForCausalLM(LabGPTPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = LabGPTModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.lm_head.starts_at = None if config.tie_word_embeddings else 0.0  # all tokens equally likely: ln V
+        self.lm_head.initial_scale = 0.25  # logits of size 1/4: the loss starts 0.03 above ln V
         cap = config.final_logit_softcapping
         self.soft_cap = nn.Identity() if cap is None else SoftCap(cap)
         self.post_init()
@@ -215,12 +206,18 @@ class LabGPTForCausalLM(LabGPTPreTrainedModel, GenerationMixin):
     def forward(
         self,
         input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        logits_to_keep: int | Tensor = 0,
         use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """Token ids (B, T) -> logits (B, T, V), and the loss where `labels` are given.
+
+        The arguments' names and order are the library's: `generate` asks the signature what it may pass.
 
         Args:
             labels: (B, T) the input ids themselves, shifted here; -100 is not scored. With `shift_labels` too, those
@@ -229,7 +226,9 @@ class LabGPTForCausalLM(LabGPTPreTrainedModel, GenerationMixin):
         """
         if use_cache is None and labels is not None:
             use_cache = False  # a text that is scored is whole
-        outputs = self.model(input_ids, use_cache=use_cache, **kwargs)
+        outputs = self.model(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache=use_cache, **kwargs
+        )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.soft_cap(self.lm_head(outputs.last_hidden_state[:, keep]))
         loss = None
@@ -242,6 +241,10 @@ class LabGPTForCausalLM(LabGPTPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def decode(self, input_ids: Tensor, **how) -> Iterator[Step]:
+        """Yield one `Step` a token: `decoding.decode`, which has the arguments. As `generate`, and faster."""
+        return decode(self, input_ids, **how)
 
 
 class LabGPTForSequenceClassification(GenericForSequenceClassification, LabGPTPreTrainedModel):

@@ -1,9 +1,9 @@
 """How the model knows where a token stands: five kinds, acting in three places.
 
-Imports torch and the library's cache type. A kind overrides the one place where it acts and inherits "nothing" for the other two:
-`embed` adds to the residual stream, `rotation`/`rotate` turn queries and keys, `bias` adds to the attention scores.
-No kind keeps a buffer: what can be computed from the positions is, so nothing goes stale or lossy when a model is
-built on the meta device or cast to half precision.
+Imports torch and the library's cache type. A kind overrides the one place where it acts and inherits "nothing" for
+the other two: `embed` adds to the residual stream, `rotation` and `rotate` turn queries and keys, `bias` adds to the
+attention scores. No kind keeps a buffer: what follows from the positions is computed from them, so nothing is lost
+when a model is built on the meta device or cast to half precision.
 
 Shapes: B batch, T time, S keys (cached and new), C hidden size, H heads, D head dim, R rotated part of D.
 """
@@ -22,6 +22,9 @@ class NoPositions(nn.Module):
 
     def __init__(self, config):
         super().__init__()
+
+    def check_length(self, length: int) -> None:
+        """Raise ValueError where there is no position for the last of so many tokens."""
 
     def embed(self, x: Tensor, position_ids: Tensor) -> Tensor:
         """Token embeddings (B, T, C) -> the residual stream's beginning (B, T, C)."""
@@ -47,12 +50,13 @@ class LearnedPositions(NoPositions):
         super().__init__(config)
         self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
 
-    def embed(self, x: Tensor, position_ids: Tensor) -> Tensor:
+    def check_length(self, length: int) -> None:
         table = self.embed_positions.num_embeddings
-        if position_ids.shape[-1] > table:
-            raise ValueError(
-                f"{position_ids.shape[-1]} tokens do not fit: learned positions end at max_position_embeddings={table}"
-            )
+        if length > table:
+            raise ValueError(f"{length} tokens do not fit: learned positions end at max_position_embeddings={table}")
+
+    def embed(self, x: Tensor, position_ids: Tensor) -> Tensor:
+        self.check_length(x.shape[1])
         return x + self.embed_positions(position_ids)
 
 
@@ -69,9 +73,9 @@ class SinusoidalPositions(NoPositions):
 
 
 class RotaryPositions(NoPositions):
-    """Each pair of query and key components is turned by an angle that grows with the position (arXiv:2104.09864),
+    """Each pair of query and key components is turned by an angle that grows with the position (arXiv:2104.09864).
 
-    so that q·k depends on the distance alone. `rope_type: linear` divides the positions by `factor` (arXiv:2306.15595);
+    So q·k depends on the distance alone. `rope_type: linear` divides the positions by `factor` (arXiv:2306.15595);
     `partial_rotary_factor` leaves the rest of each head unturned. Pairs are (i, i + R/2), as in the library's Llama.
     """
 
