@@ -1,6 +1,6 @@
 """`make bench`: every benchmark in turn, each in a process of its own.
 
-    python -m benchmarks.run --nanogpt ../nanoGPT
+python -m benchmarks.run --nanogpt ../nanoGPT
 """
 
 import subprocess

@@ -51,7 +51,9 @@ class Workspace:
 def check_name(name: str, what: str = "name") -> str:
     """The name itself when it can be a folder's on any system, so that no id leads out of the workspace."""
     if not NAME.fullmatch(name):
-        raise ValueError(f"{what} {name!r} may hold letters, digits, '.', '_' and '-', and begins with a letter or digit")
+        raise ValueError(
+            f"{what} {name!r} may hold letters, digits, '.', '_' and '-', and begins with a letter or digit"
+        )
     return name
 
 

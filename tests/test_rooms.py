@@ -48,7 +48,7 @@ def test_rooms_stand_on_one_another(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "modeling").glob("*.py")), ids=lambda path: path.name)
 def test_the_model_travels(path):
-    """save_pretrained copies only files named by `from .x import y`: other spellings save in silence and fail on load."""
+    """save_pretrained copies only what `from .x import y` names: other spellings save in silence and fail on load."""
     for module, level in imports(path):
         assert module.split(".")[0] != "modeling", f"{path} must import its neighbours as `from .x import y`"
         if level:
