@@ -144,18 +144,18 @@ def hungry_animal(tell: Telling) -> None:
 def quarrel(tell: Telling) -> None:
     """Two children want one toy: the one who grabs it has to say sorry to the other."""
     greedy = tell.choose(
-        hero="{hero} [took it|grabbed it|picked it up] and would not share.",
-        friend="{friend} [took it|grabbed it|picked it up] and would not share.",
+        hero="{hero} [took it|grabbed it|picked it up] and would not give it to {friend}.",
+        friend="{friend} [took it|grabbed it|picked it up] and would not give it to {hero}.",
     )
     tell.alias(greedy=greedy, other="friend" if greedy == "hero" else "hero")
-    tell('"[Please let me play|I saw it first|It is mine too|Give it to me]," said {other}.')
+    tell('"[Please let me play|I saw it first|It is mine too]," said {other}.')
     tell('"[No|Never|Go away]!" said {greedy}.')
     tell("They pulled [and pulled|too hard], and the {colour} {toy} broke.")
     tell("{other} hid {spot} and [cried|was sad|was upset].")
     tell("{greedy} felt [bad|sorry|very small], so {greedy.his} {elder} helped {greedy.him} fix it.")
     tell("Then {greedy.he} looked {spot.the}.")
     tell('"I am sorry, {other}. You [may|can] have the {toy}," [said|cried] {greedy}.')
-    tell("They played until [dark|dinner] and [walked|went|ran] home from the {place} {weather.home}.")
+    tell("They [walked|went|ran] home from the {place} {weather.home}.")
     tell("[A toy is more fun when two can play.|It is better to share.]")
 
 
@@ -180,8 +180,8 @@ def hide_and_seek(tell: Telling) -> None:
 def race(tell: Telling) -> None:
     """One child leads and falls; the other stops to help, or wins and is sorry."""
     ahead = tell.choose(
-        hero="Soon {hero} was [ahead|far ahead|in front|winning].",
-        friend="Soon {friend} was [ahead|far ahead|in front|winning].",
+        hero="Soon {hero} was [ahead|far ahead|in front] of {friend}.",
+        friend="Soon {friend} was [ahead|far ahead|in front] of {hero}.",
     )
     tell.alias(leader=ahead, chaser="friend" if ahead == "hero" else "hero")
     tell('But {leader.he} {weather.fell} and hurt {leader.his} {limb}. "[Ouch|Oh no|Help], my {limb}!" cried {leader}.')
@@ -204,8 +204,9 @@ def race(tell: Telling) -> None:
 
 def promise(tell: Telling) -> None:
     """A toy is lent until tomorrow; what is said then depends on how the promise was kept."""
-    tell('"[Please bring it back|I want it back|I need it again] tomorrow," said {hero}. "I promise," said {friend}.')
-    tell("{friend} [played|danced|walked around] with the {colour} {toy} {place.at} [all day|until dark].")
+    tell('"[Please bring it back|I want it back|I need it again] tomorrow," said {hero}.')
+    tell('"I promise, {hero}," said {friend}.')
+    tell("{friend} [played|danced|walked around] with {hero}'s {colour} {toy} {place.at} [all day|until dark].")
     result = tell.choose(
         kept="The next day, {friend} [ran|walked|went] to {hero} with the {colour} {toy}.",
         broken="But {friend.he} [dropped it|sat on it|fell on it], and the {toy} broke.",

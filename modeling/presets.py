@@ -27,7 +27,7 @@ PRESETS = {
     "tiny": {
         "hidden_size": 128,
         "num_hidden_layers": 4,
-        "num_attention_heads": 4,
+        "num_attention_heads": 8,
         "max_position_embeddings": 128,
     },
     "nano": {

@@ -20,6 +20,11 @@ from data.workspace import SCHEMA, Workspace
 
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 SHIPPED = Path(__file__).parent / "recipes"
+# What each optimizer wants where nothing is said; Muon's step has a size of its own, hence the larger rates.
+OPTIMIZER_DEFAULTS = {
+    "muon": {"learning_rate": 0.02, "embedding_learning_rate": 0.02, "beta1": 0.8},
+    "adamw": {"learning_rate": 1e-3, "beta1": 0.9},
+}
 EXCLUSIVE = [(("train", "steps"), ("train", "epochs")), (("model", "preset"), ("model", "model_type"))]
 
 
@@ -28,7 +33,7 @@ class TrainRecipe:
     """How the model is trained. The defaults are the first run: a laptop's CPU, minutes."""
 
     steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps. Leave out to count in `epochs`."""
+    """Optimizer steps; 880 where `epochs` is not given either, which is the first run."""
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the training tokens, in place of `steps`."""
     batch_size: int = Field(default=32, ge=1)
@@ -40,14 +45,14 @@ class TrainRecipe:
     start: Literal["auto", "anywhere", "document"] = "auto"
     """Where a sequence begins: anywhere in the stream, or at a document; `auto` takes `document` where most fit."""
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon"] = "muon"
     """`muon` orthogonalises the update of each weight matrix and leaves the rest to AdamW."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak rate of the weight matrices (about 0.02 for Muon, 1e-3 for AdamW)."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak rate of the weight matrices. Left out: 0.02 for Muon, 1e-3 for AdamW."""
     embedding_learning_rate: float | None = Field(default=None, gt=0)
-    """Peak rate of embeddings and head (with Muon: of all that AdamW takes). Same as `learning_rate` when left out."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    """AdamW's decay of the first moment."""
+    """Peak rate of embeddings and head; with Muon, of all that AdamW takes. Left out: 0.02 with Muon, else the same."""
+    beta1: float | None = Field(default=None, ge=0, lt=1)
+    """AdamW's decay of the first moment. Left out: 0.8 beside Muon, 0.9 alone."""
     beta2: float = Field(default=0.95, ge=0, lt=1)
     """AdamW's decay of the second moment."""
     momentum: float = Field(default=0.95, ge=0, lt=1)
@@ -59,11 +64,11 @@ class TrainRecipe:
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target's probability spread over the whole vocabulary (arXiv:1512.00567)."""
 
-    schedule: Literal["constant", "cosine", "wsd"] = "cosine"
+    schedule: Literal["constant", "cosine", "wsd"] = "wsd"
     """Shape of the learning rate after the warm-up; `wsd` is constant, then linear decay."""
-    warmup_steps: int = Field(default=100, ge=0)
+    warmup_steps: int = Field(default=20, ge=0)
     """Steps over which the rate rises from zero."""
-    decay_fraction: float = Field(default=0.3, ge=0, le=1)
+    decay_fraction: float = Field(default=0.7, ge=0, le=1)
     """`wsd`: share of the run, at its end, over which the rate falls."""
     final_rate_fraction: float = Field(default=0.0, ge=0, le=1)
     """Rate at the end, as a share of the peak."""
@@ -83,15 +88,15 @@ class TrainRecipe:
 
     log_every: int = Field(default=10, ge=1)
     """Steps between reads of the device: losses are buffered there until then."""
-    diagnose_every: int = Field(default=250, ge=1)
+    diagnose_every: int = Field(default=200, ge=1)
     """Steps between measurements of the update ratio and of dead units."""
-    eval_every: int = Field(default=250, ge=1)
+    eval_every: int = Field(default=200, ge=1)
     """Steps between evaluations of both splits."""
     eval_sequences: int = Field(default=128, ge=1)
     """Sequences of each split scored while training; at the end the whole validation split is."""
-    sample_every: int = Field(default=250, ge=1)
+    sample_every: int = Field(default=200, ge=1)
     """Steps between sampled texts."""
-    save_every: int = Field(default=250, ge=1)
+    save_every: int = Field(default=200, ge=1)
     """Steps between checkpoints."""
     keep_states: int = Field(default=2, ge=1)
     """Checkpoints that keep what resuming needs; the weights of all stay."""
@@ -99,6 +104,9 @@ class TrainRecipe:
     """Of the weights, the order of the data and dropout."""
 
     def __post_init__(self):
+        for field, value in OPTIMIZER_DEFAULTS[self.optimizer].items():
+            if getattr(self, field) is None:
+                setattr(self, field, value)
         if self.steps is not None and self.epochs is not None:
             raise ValueError(
                 f"train.steps ({self.steps}) and train.epochs ({self.epochs}) exclude each other: give one"

@@ -69,7 +69,7 @@ def small_world(monkeypatch) -> Roles:
 def test_the_same_seed_writes_the_same_corpus_everywhere():
     text = "\n".join(tale.text for tale in tales(1000, seed=0))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    assert digest == "0cb6fdfd3a0f086cf65e2f69791aeea483395cef1099fed2ae77cc0cca97efbb"
+    assert digest == "fcd22735d5b999a2dff753b9cc8cbf132a52808ad2c7a3264cc489d5255479a0"
     assert list(tales(10, seed=5)) == SAMPLE[:10]
     assert next(tales(1, seed=6)) != SAMPLE[0]
 
@@ -169,7 +169,7 @@ def test_a_pronoun_of_the_other_gender_is_refused_and_named():
 
 def test_reasons_name_the_word():
     text = (
-        "One windy day, Mia and Tom found a red kite in the park. Tom took it and would not share. "
+        "One windy day, Mia and Tom found a red kite in the park. Tom took it and would not give it to Mia. "
         '"I saw it first," said Mia. "No!" said Tom. They pulled and pulled, and the red kite broke. '
     )
     cases = {

@@ -121,3 +121,9 @@ def test_other_architectures_from_nothing(model_type):
     config = build_config({"model_type": model_type, **width}, 300, 32, SPECIAL)
     assert (config.vocab_size, config.max_position_embeddings, config.eos_token_id) == (300, 32, 1)
     assert build_model(config).num_parameters() > 0
+
+
+def test_rates_follow_the_optimizer():
+    assert build().train.learning_rate == 0.02
+    assert build("--train.optimizer", "adamw").train.learning_rate == 1e-3
+    assert build("--train.optimizer", "adamw", "--train.learning_rate", "0.5").train.learning_rate == 0.5
