@@ -45,10 +45,18 @@ PLACES = tuple(
     for preposition, texts in [("at", "beach farm market"), ("by", "lake river"), ("in", "forest garden park")]
     for text in texts.split()
 )
-SPOTS = tuple(
-    Word("place", f"{preposition} a {text}", the=f"{preposition} the {text}", noun=text)
-    for preposition, texts in [("behind", "tree wall"), ("under", "bench bridge"), ("in", "bush")]
-    for text in texts.split()
+# Two sets of hiding places, and below two of food: what is chosen second then need not differ from what came first,
+# which would be a rule to learn by itself.
+SPOTS, OTHER_SPOTS = (
+    tuple(
+        Word("place", f"{preposition} a {text}", the=f"{preposition} the {text}", noun=text)
+        for preposition, texts in phrases
+        for text in texts.split()
+    )
+    for phrases in (
+        [("behind", "tree wall"), ("under", "bench")],
+        [("behind", "gate"), ("under", "bridge"), ("in", "bush")],
+    )
 )
 WEATHERS = (
     Word("detail", "sunny", home="in the warm sun", out="in the dark", fell="tripped over a stone"),
@@ -57,19 +65,21 @@ WEATHERS = (
     Word("detail", "snowy", home="through the snow", out="in the snow", fell="slipped on the ice"),
 )
 COLOURS = _plain("detail", "red blue green yellow white black pink golden")
-FOODS = _plain("object", "bread cheese cake pie fruit soup milk honey")
+FOODS = _plain("object", "bread cake cheese fruit pie")
+MEALS = _plain("object", "honey jam milk soup")
 ROLES: Roles = {
     **dict.fromkeys(("hero", "friend", "third"), CHILDREN),
     **dict.fromkeys(("toy", "own_toy"), TOYS),
     **dict.fromkeys(("colour", "own_colour"), COLOURS),
-    **dict.fromkeys(("spot", "other_spot"), SPOTS),
+    "spot": SPOTS,
+    "other_spot": OTHER_SPOTS,
     "elder": ELDERS,
     "animal": ANIMALS,
     "look": _plain("detail", "little shy brown young sleepy gentle"),
     "place": PLACES,
     "weather": WEATHERS,
     "food": FOODS,
-    "meal": FOODS,
+    "meal": MEALS,
     "limb": _plain("detail", "knee foot leg toe"),
     "monster": _plain("detail", "dragon ghost giant"),
     "pet_name": _plain("name", "Biscuit Button Pepper Daisy"),
