@@ -33,7 +33,7 @@ class TrainRecipe:
     """How the model is trained. The defaults are the first run: a laptop's CPU, minutes."""
 
     steps: int | None = Field(default=None, ge=1)
-    """Optimizer steps; 770 where `epochs` is not given either, which is the first run."""
+    """Optimizer steps; 680 where `epochs` is not given either, which is the first run."""
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the training tokens, in place of `steps`."""
     batch_size: int = Field(default=32, ge=1)
