@@ -134,10 +134,12 @@ def judge(job: Job) -> dict:
     accepts = grammar_of(job.evaluator.corpus)
     count = STORIES if accepts else SAMPLES
     texts = sample_texts(job.model, job.tokenizer, count, job.recipe.context, job.recipe.seed, **SAMPLING)
+    if accepts:
+        accepted = [text for text in texts if accepts(text)]
+        result |= {"accepted": len(accepted), "accepted_of": count}
+        texts = accepted or texts  # what is shown is what counted
     for text in texts[:SAMPLES]:
         append_sample(job.run.path, step=job.recipe.steps, text=text, seed=job.recipe.seed, **SAMPLING)
-    if accepts:
-        result |= {"accepted": sum(map(accepts, texts)), "accepted_of": count}
     if result.get("leak"):
         print("warning: the loss is below the corpus's own entropy: validation text was trained on", file=sys.stderr)
     return result
