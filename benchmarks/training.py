@@ -250,6 +250,7 @@ def lab_job(folder: str, threads: int, steps: int):
     config = LabGPTConfig(
         vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
         max_position_embeddings=CONTEXT, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        qk_norm=False,  # neither peer has one
     )  # fmt: skip
     run = Run.create(Workspace(folder), "bench", "pretrain", ["bench"], "", 0, {})
     batches = Batches(random_ids(2**20).astype(np.uint16), np.zeros(1, dtype=np.int64), CONTEXT, BATCH, 0)
