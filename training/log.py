@@ -20,7 +20,7 @@ class Log:
     """The record of one run from `step` on; a context manager that closes the progress bar.
 
     Args:
-        enabled: false on every process but the main one, which then only takes part in nothing.
+        enabled: false on every process but the main one: those write and show nothing.
     """
 
     def __init__(self, run: Run, recipe, step: int, enabled: bool = True):
