@@ -96,6 +96,7 @@ class Evaluator:
     def __init__(self, corpus: Corpus, tokens: Tokens, context: int, start: str, batch_size: int, device: torch.device):
         self.corpus, self.tokens, self.context, self.start = corpus, tokens, context, start
         self.batch_size, self.device = batch_size, device
+        self._chosen: dict[tuple[str, int | None], list[np.ndarray]] = {}
 
     @property
     def floor(self) -> float | None:
@@ -103,24 +104,18 @@ class Evaluator:
         return self.tokens.meta["splits"]["validation"].get("floor")
 
     def sequences(self, split: str, limit: int | None = None) -> list[np.ndarray]:
-        """The whole split, or `limit` sequences spread evenly over it."""
+        """The whole split, or `limit` sequences spread evenly over it; no token is scored twice."""
         ids = self.tokens.split(split)
-        if self.start == "document":
-            whole = documents(ids, self.tokens.starts(split))
-            parts = (part for sequence in whole for part in self._pieces(sequence))
-        else:
-            parts = iter(windows(ids, self.context))
+        texts = documents(ids, self.tokens.starts(split)) if self.start == "document" else [ids]
+        parts = [part for text in texts for part in windows(text, self.context)]
         if limit is None:
-            return list(parts)
-        parts = list(parts)
+            return parts
         return [parts[i] for i in np.linspace(0, len(parts) - 1, min(limit, len(parts))).astype(int)]
 
-    def _pieces(self, sequence: np.ndarray) -> list[np.ndarray]:
-        """A document in windows of one context; neighbours share a token, so that each is scored once."""
-        return [sequence[i : i + self.context + 1] for i in range(0, len(sequence) - 1, self.context)]
-
     def loss(self, model, split: str, limit: int | None = None) -> float:
-        return score(model, self.sequences(split, limit), self.batch_size, self.device).loss
+        if (split, limit) not in self._chosen:  # the same ones at each evaluation: cut out of the corpus once
+            self._chosen[split, limit] = self.sequences(split, limit)
+        return score(model, self._chosen[split, limit], self.batch_size, self.device).loss
 
     def excess(self, model, split: str = "validation") -> dict | None:
         """Loss minus the corpus's own -log p, in nats per token, paired over whole documents that fit one window.

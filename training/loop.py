@@ -149,7 +149,6 @@ class Keeper:
                 "--train.warmup_steps, --train.max_grad_norm 1.0, or --train.precision fp32"
             )
 
-    @torch.no_grad()
     def evaluate(self, step: int) -> None:
         limit, model = self.job.recipe.eval_sequences, self.job.model
         with self.log.pause():
