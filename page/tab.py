@@ -1,0 +1,61 @@
+"""What every tab does alike: mistakes become sentences in the page, and clicks in HTML reach Python.
+
+The one file of this room that uses Gradio. Tabs import this and never each other.
+"""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+
+import gradio as gr
+
+from page.html import CLICKS
+
+QUICK = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+"""For a handler that only reads: no part of the API, no spinner, any number at once."""
+MODEL = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
+"""For a handler that computes with a model: one at a time over the whole page."""
+WORK = {"api_visibility": "private", "concurrency_id": "work", "concurrency_limit": 2}
+"""For a handler that takes long without a model: making a corpus, training a tokenizer."""
+
+
+def answer(handler: Callable) -> Callable:
+    """The handler, its mistakes told in the page: one sentence for the user's, one for ours with a trace in the log."""
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def stream(*args, **kwargs):
+            try:
+                yield from handler(*args, **kwargs)
+            except Exception as error:
+                raise _told(error) from error
+
+        return stream
+
+    @functools.wraps(handler)
+    def call(*args, **kwargs):
+        try:
+            return handler(*args, **kwargs)
+        except Exception as error:
+            raise _told(error) from error
+
+    return call
+
+
+def html(value: str = "", **kwargs) -> gr.HTML:
+    """HTML in which what has a `data-act` can be clicked: `.act(handler)` with a `gr.EventData` of its attributes."""
+    return gr.HTML(value, js_on_load=CLICKS, padding=False, **kwargs)
+
+
+def _told(error: Exception) -> gr.Error:
+    if isinstance(error, gr.Error):
+        return error
+    if isinstance(error, ValueError | OSError):
+        return gr.Error(" ".join(str(error).split()), title="That does not work", print_exception=False)
+    logging.getLogger("llm_lab").exception("a handler of the page failed")
+    return gr.Error(
+        f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (the server's log has more)",
+        title="Something broke on our side",
+        print_exception=False,
+    )
