@@ -35,7 +35,7 @@ class Access:
 
         Raises ValueError for a path outside the folders, links followed, and for what cannot be a name.
         """
-        text = (text or "").strip()
+        text = "" if text is None else str(text).strip()  # a program may send anything
         if not text:
             raise ValueError("nothing is chosen: pick one from the list, or type a name")
         if len(text) > LONGEST:

@@ -10,18 +10,32 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from data.builtin import BUILT_IN, Ingredients
-from data.console import Parser, cli, nearest
-from data.snapshots import SPLITS, VALIDATION_FRACTION, Corpus, open_snapshot, split_documents, write_snapshot
+from data.console import Parser, cli, nearest, one_line
+from data.preview import describe, print_description, summary
+from data.snapshots import (
+    SPLITS,
+    VALIDATION_FRACTION,
+    Corpus,
+    check_fraction,
+    delete_snapshot,
+    open_snapshot,
+    split_documents,
+    write_snapshot,
+)
 from data.sources import list_files, read_sources
-from data.workspace import Workspace, check_name, sha256_file, sha256_json
+from data.workspace import Workspace, check_name, one_maker, sha256_file, sha256_json
 
 __all__ = ["BUILT_IN", "Corpus", "open_corpus"]
+
+NOT_STATED = "not stated"  # the licence of text that somebody brought
+
+
+def on_stderr(what: str) -> None:
+    print(f"corpus     {what}", file=sys.stderr)
 
 
 def open_corpus(
@@ -64,13 +78,22 @@ def open_as_made(corpus: Corpus, fraction: float | None, path: Path) -> Corpus:
     if path.exists():  # a folder of the same name lies here: whoever typed the name may have meant that
         now = sorted(sha256_file(file) for _, file in list_files(path, Counter()))
         if now != sorted(source["sha256"] for source in corpus.manifest["sources"]):
-            note = f"taking the snapshot {corpus.name}; ./{path} holds other text by now (write ./{path} for that)"
-            print(f"corpus     {note}", file=sys.stderr)
+            on_stderr(f"taking the snapshot {corpus.name}; ./{path} holds other text by now (write ./{path} for that)")
     return corpus
 
 
 def snapshot_names(workspace: Workspace) -> list[str]:
-    return sorted(path.parent.name for path in workspace.room("corpora").glob("[!.]*/manifest.json"))
+    """Those in the workspace; looking writes nothing, not even an empty folder."""
+    return sorted(path.parent.name for path in (workspace.root / "corpora").glob("[!.]*/manifest.json"))
+
+
+def snapshot(name: str, workspace: Workspace) -> Corpus:
+    """A snapshot that is there. Raises ValueError where there is none of this name."""
+    names = snapshot_names(workspace)
+    if name not in names:
+        hint = nearest(name, names) if names else "there are none yet"
+        raise ValueError(f"no snapshot {name!r} in the workspace; {hint}")
+    return open_snapshot(workspace.root / "corpora" / name)
 
 
 def default_name(path: Path) -> str:
@@ -88,19 +111,34 @@ def add_corpus(
     validation_fraction: float | None = None,
     seed: int = 0,
     field: str | None = None,
-    licence: str = "not stated",
+    licence: str = NOT_STATED,
+    say: Callable[[str], object] = on_stderr,
 ) -> Corpus:
-    """The snapshot of one's own files and folders, under `name` or, where that is other text, `<name>-<6 hex>`."""
-    if name in BUILT_IN:
+    """The snapshot of one's own files and folders, under `name` or, where that is other text, `<name>-<6 hex>`.
+
+    Args:
+        say: is told what was made, what was left out, and why the name is another.
+    """
+    if check_name(name, "corpus") in BUILT_IN:
         raise ValueError(f"{name!r} is a built-in corpus: choose another name")
-    fraction = VALIDATION_FRACTION if validation_fraction is None else validation_fraction
+    fraction = check_fraction(VALIDATION_FRACTION if validation_fraction is None else validation_fraction)
+    if seed < 0:
+        raise ValueError(f"the seed of a split is 0 or more, not {seed}")
     found = read_sources(paths, field)
     parts, split = split_documents(found.documents, fraction, seed)
     ingredients = Ingredients(found.sources, split, lambda: (parts, None), field)
-    return find_or_make(name, ingredients, licence, workspace, found.left_out())
+    return find_or_make(name, ingredients, licence, workspace, found.left_out(), say)
 
 
-def find_or_make(name: str, ingredients: Ingredients, licence: str, workspace: Workspace, left_out: str = "") -> Corpus:
+@one_maker(lambda name, **_: name)
+def find_or_make(
+    name: str,
+    ingredients: Ingredients,
+    licence: str,
+    workspace: Workspace,
+    left_out: str = "",
+    say: Callable[[str], object] = on_stderr,
+) -> Corpus:
     """The snapshot made from these ingredients, made now if it is not there; an existing one is never overwritten."""
     key = sha256_json([[s["sha256"] for s in ingredients.sources], ingredients.split, ingredients.field])
     room = workspace.room("corpora")
@@ -110,75 +148,47 @@ def find_or_make(name: str, ingredients: Ingredients, licence: str, workspace: W
         if corpus.manifest["made_from"] == key:
             return corpus
     if existing:
-        print(
-            f"corpus     {name} is other text or another split, and is kept: making {versioned.name}", file=sys.stderr
-        )
+        say(f"{name} is other text or another split, and is kept: making {versioned.name}")
     started = time.perf_counter()
     texts, log_probs = ingredients.make()
     path = versioned if existing else plain
-    corpus = write_snapshot(path, texts, ingredients.split, ingredients.sources, key, licence, log_probs)
+    corpus = write_snapshot(
+        path, texts, ingredients.split, ingredients.sources, key, licence, log_probs, ingredients.field
+    )
     note = f"; left out: {left_out}" if left_out else ""
-    print(f"corpus     {summary(corpus)}, made in {time.perf_counter() - started:.1f} s{note}", file=sys.stderr)
+    say(f"{summary(corpus)}, made in {time.perf_counter() - started:.1f} s{note}")
     return corpus
 
 
-def summary(corpus: Corpus) -> str:
-    splits = corpus.manifest["splits"]
-    counts = " + ".join(f"{splits[name]['documents']:,}" for name in SPLITS)
-    size = sum(splits[name]["bytes"] for name in SPLITS)
-    return f"{corpus.name}: {counts} documents (train + validation), {size / 1e6:,.2f} MB"
-
-
 def list_corpora(workspace: Workspace) -> list[dict]:
-    """Built-in corpora and snapshots, one row each."""
-    made = snapshot_names(workspace)
-    rows = [
-        {"name": name, "built_in": True, "made": name in made, "about": entry.about, "licence": entry.licence}
-        for name, entry in BUILT_IN.items()
-    ]
-    for name in made:
-        if name not in BUILT_IN:
-            corpus = open_snapshot(workspace.room("corpora") / name)
-            about, licence = summary(corpus).split(": ", 1)[1], corpus.manifest["licence"]
-            rows.append({"name": name, "built_in": False, "made": True, "about": about, "licence": licence})
+    """Built-in corpora and snapshots, one row each; of one not made yet, or unreadable, the counts are None."""
+    names = snapshot_names(workspace)
+    rows = []
+    for name in [*BUILT_IN, *(name for name in names if name not in BUILT_IN)]:
+        row = {"name": name, "built_in": name in BUILT_IN, "made": name in names, "about": "", "licence": "unknown"}
+        row |= {"documents": None, "bytes": None, "floor_bits_per_byte": None}
+        if row["made"]:
+            row |= in_short(workspace.root / "corpora" / name)
+        if row["built_in"]:
+            row |= {"about": BUILT_IN[name].about, "licence": BUILT_IN[name].licence}
+        rows.append(row)
     return rows
 
 
-def describe(corpus: Corpus, documents: int = 3) -> dict:
-    """The manifest, how long its documents are, and the first of them."""
-    lengths = {name: [len(text) for text in corpus.texts(name)] for name in SPLITS}
-    quantiles = {
-        name: dict(zip(("shortest", "median", "longest"), map(int, np.quantile(counts, [0, 0.5, 1])), strict=True))
-        for name, counts in lengths.items()
-    }
-    first = [text for text, _ in zip(corpus.texts("train"), range(documents), strict=False)]
-    return {**corpus.manifest, "characters_per_document": quantiles, "first_documents": first}
-
-
-def print_description(corpus: Corpus) -> None:
-    facts = describe(corpus)
-    print(f"{summary(corpus)}\n")
-    print(f"{'split':<12}{'documents':>12}{'characters':>14}{'bytes':>14}   characters per document")
-    for name in SPLITS:
-        counts, lengths = facts["splits"][name], facts["characters_per_document"][name]
-        spread = f"{lengths['shortest']:,} to {lengths['longest']:,}, median {lengths['median']:,}"
-        print(f"{name:<12}{counts['documents']:>12,}{counts['characters']:>14,}{counts['bytes']:>14,}   {spread}")
-    how = facts["split"]
-    of_long = (
-        f", the last part of {how['tails']:,} long ones" if how.get("tails") and how["kind"] == "by-document" else ""
-    )
-    print(f"\nsplit        {how['kind']}{of_long}, {how['fraction']:.3g} held out, seed {how['seed']}")
-    for name, floor in (facts["floor"] or {}).items():
-        figures = f"{floor['bits_per_byte']:.4f} bits per byte, {floor['nats_per_document']:.2f} nats a document"
-        print(f"floor        {name}: {figures}")
-    print(f"licence      {facts['licence']}")
-    for source in facts["sources"][:5]:
-        print(f"source       {source['name']} (SHA-256 {source['sha256'][:12]})")
-    if len(facts["sources"]) > 5:
-        print(f"             and {len(facts['sources']) - 5:,} more")
-    print(f"made         {facts['created_at']}, in {corpus.path}\nsha256       {facts['sha256']}")
-    for text in facts["first_documents"]:
-        print(f"\n--- {text[:400]}{' …' if len(text) > 400 else ''}")
+def in_short(path: Path) -> dict:
+    """A snapshot's part of its row, from its manifest alone."""
+    try:
+        corpus = open_snapshot(path)
+        splits = [corpus.manifest["splits"][name] for name in SPLITS]
+        return {
+            "about": summary(corpus).split(": ", 1)[1],
+            "licence": corpus.manifest["licence"],
+            "documents": sum(split["documents"] for split in splits),
+            "bytes": sum(split["bytes"] for split in splits),
+            "floor_bits_per_byte": corpus.floor["validation"]["bits_per_byte"] if corpus.floor else None,
+        }
+    except (ValueError, KeyError, TypeError) as error:  # one damaged folder does not hide the others
+        return {"about": f"cannot be read: {one_line(error)}"}
 
 
 def parser() -> Parser:
@@ -190,7 +200,7 @@ def parser() -> Parser:
     shared = Parser(add_help=False)
     shared.add_argument("--workspace", help="where snapshots are kept (default: $LLM_LAB_WORKSPACE, else ./workspace)")
     shared.add_argument("--json", action="store_true", help="print the result as JSON")
-    actions = top.add_subparsers(dest="action", required=True, metavar="list | show | fetch | add")
+    actions = top.add_subparsers(dest="action", required=True, metavar="list | show | fetch | add | delete")
     actions.add_parser("list", parents=[shared], help="built-in corpora and snapshots, one line each")
     show = actions.add_parser("show", parents=[shared], help="counts, lengths, entropy floor, sources, first documents")
     show.add_argument("name", help="a built-in corpus or a snapshot")
@@ -209,7 +219,9 @@ def parser() -> Parser:
     add.add_argument(
         "--field", help="field of .jsonl and .parquet that holds the text (default: text, or the only one)"
     )
-    add.add_argument("--licence", default="not stated", help="recorded in the manifest")
+    add.add_argument("--licence", default=NOT_STATED, help="recorded in the manifest")
+    delete = actions.add_parser("delete", parents=[shared], help="remove a snapshot that no run was trained on")
+    delete.add_argument("name", help="a snapshot")
     return top
 
 
@@ -223,6 +235,10 @@ def main() -> None:
         for row in [] if args.json else rows:
             state = ("snapshot" if row["made"] else "built in, not made yet") if row["built_in"] else "snapshot"
             print(f"{row['name']:<24}{row['about']} [{row['licence']}; {state}]")
+        return
+    if args.action == "delete":
+        delete_snapshot(snapshot(args.name, workspace), workspace)
+        print(json.dumps({"deleted": args.name}) if args.json else f"{args.name} is deleted")
         return
     if args.action == "fetch" and args.name not in BUILT_IN:
         raise ValueError(f"{args.name!r} is not a built-in corpus; {nearest(args.name, BUILT_IN)}")

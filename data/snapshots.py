@@ -7,6 +7,8 @@ whatever machine or version of Parquet wrote them.
 
 import hashlib
 import math
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,8 +18,9 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow.parquet
+import yaml
 
-from data.workspace import SCHEMA, new_folder, read_json, sha256_json, write_json
+from data.workspace import SCHEMA, Workspace, new_folder, read_json, sha256_json, write_json
 
 SPLITS = ("train", "validation")
 VALIDATION_FRACTION = 0.1  # where nothing else is asked for
@@ -78,15 +81,20 @@ class TextHash:
         return self.hash.hexdigest()
 
 
+def check_fraction(fraction: float) -> float:
+    """The share itself when it can be held out."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction {fraction:g} should be a share of the text between 0 and 1, such as 0.1")
+    return fraction
+
+
 def split_documents(documents: list[str], fraction: float, seed: int) -> tuple[dict[str, list[str]], dict]:
     """The documents by split, each in its own order, and how it was done, for the manifest.
 
     By document; but one that is longer than all that is to be held out gives its last part instead, so that neither a
     single long text nor a book among notes upsets the shares, and it is validated on what comes after what was learnt.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"validation_fraction {fraction} is a share of the text, between 0 and 1")
-    wanted = fraction * sum(map(len, documents))
+    wanted = check_fraction(fraction) * sum(map(len, documents))
     whole = [i for i, text in enumerate(documents) if len(text) <= wanted]
     order = np.random.default_rng(seed).permutation(whole)
     held_out = set(order[: round(len(whole) * fraction)].tolist())
@@ -112,6 +120,7 @@ def write_snapshot(
     made_from: str,
     licence: str,
     log_probs: dict[str, list[float]] | None = None,
+    field: str | None = None,
     parents: Iterable[dict] = (),
 ) -> Corpus:
     """Make the folder `path`, or leave nothing.
@@ -120,6 +129,7 @@ def write_snapshot(
         how: the split: kind, seed, fraction, and of how many documents the last part was held out.
         made_from: one hash for sources and split, by which this snapshot is found again.
         log_probs: natural logarithm of each document's probability, for a corpus that knows it.
+        field: the field of the sources that was asked for, where they have several.
         parents: name and hash of the snapshots this one was made from.
     """
     splits = {name: count_texts(parts[name]) for name in SPLITS}
@@ -128,6 +138,7 @@ def write_snapshot(
         "name": path.name,
         "sha256": sha256_json({name: splits[name]["sha256"] for name in SPLITS}),
         "sources": sources,
+        "field": field,
         "made_from": made_from,
         "split": how,
         "splits": splits,
@@ -142,6 +153,35 @@ def write_snapshot(
             write_parquet(columns, folder / f"{name}.parquet")
         write_json(folder / "manifest.json", manifest)
     return Corpus(path.name, path, manifest)
+
+
+def delete_snapshot(corpus: Corpus, workspace: Workspace) -> None:
+    """Remove a snapshot. Raises ValueError that names the runs which refer to it, where there are any."""
+    runs = runs_on(corpus, workspace)
+    if runs:
+        named = ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
+        raise ValueError(f"{corpus.name} is kept, because runs refer to it: {named}; delete these first")
+    # out of sight in one step, so that nobody opens half a snapshot while its files go
+    aside = Path(tempfile.mkdtemp(dir=corpus.path.parent, prefix=f".{corpus.name}.old."))
+    corpus.path.rename(aside / corpus.name)
+    shutil.rmtree(aside)
+
+
+def runs_on(corpus: Corpus, workspace: Workspace) -> list[str]:
+    """Ids of the runs trained on exactly this snapshot, and of those that wait to be and name it in their recipe."""
+    found = []
+    for path in sorted((workspace.root / "runs").glob("[!.]*/run.json")):
+        try:
+            record = read_json(path)
+            used = record["inputs"].get("corpus")
+            if used is None and not record["ended_at"]:  # its data is not prepared yet
+                recipe = yaml.safe_load((path.parent / "recipe.yaml").read_text(encoding="utf-8"))
+                used = {"name": recipe["data"]["corpus"], "sha256": corpus.sha256}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+            continue  # what cannot be read refers to nothing
+        if used and (used.get("name"), used.get("sha256")) == (corpus.name, corpus.sha256):
+            found.append(path.parent.name)
+    return found
 
 
 def write_parquet(columns: dict[str, list], path: Path) -> None:

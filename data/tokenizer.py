@@ -8,7 +8,6 @@ make the next one, whose parent is the last.
 import re
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,14 +15,15 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data.console import cli, nearest
-from data.encoding import Encoder
 from data.snapshots import Corpus
 from data.tokenizer_kinds import KINDS, train_tokenizer
+from data.tokenizer_report import measure
 from data.workspace import (
     SCHEMA,
     Workspace,
     check_name,
     new_folder,
+    one_maker,
     read_json,
     sha256_bytes,
     sha256_file,
@@ -33,7 +33,6 @@ from data.workspace import (
 
 ALGORITHM = 1  # raised when training changes, so that a tokenizer of the old way is not taken for one of the new
 TRAIN_CHARACTERS = 10_000  # for each entry to be learnt; with 1,000, tales and Shakespeare are compressed as well
-SAMPLE = 2_000_000  # characters that a report is measured on
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,12 @@ def open_tokenizer(name: str, corpus: Corpus, vocab_size: int, workspace: Worksp
     return train_version(sized, name, corpus, vocab_size, workspace)
 
 
+@one_maker(lambda name, **_: name)
 def train_version(name: str, kind: str, corpus: Corpus, vocab_size: int, workspace: Workspace) -> Tokenizer:
     """The version of `name` with this corpus and these settings, trained now if there is none."""
+    if name in KINDS:
+        raise ValueError(f"{name!r} is a kind of tokenizer: choose another name for this one")
+    check_name(name, "tokenizer")
     settings = {"kind": kind, "algorithm": ALGORITHM}
     if KINDS[kind].smallest is not None:
         settings["vocab_size"] = vocab_size
@@ -79,7 +82,7 @@ def train_version(name: str, kind: str, corpus: Corpus, vocab_size: int, workspa
     started = time.perf_counter()
     limit = TRAIN_CHARACTERS * vocab_size if "vocab_size" in settings else None
     tokenizer = train_tokenizer(kind, corpus.texts("train", limit), vocab_size)
-    path = workspace.room("tokenizers") / f"{check_name(name, 'tokenizer')}@v{number}"
+    path = workspace.room("tokenizers") / f"{name}@v{number}"
     with new_folder(path) as folder:
         tokenizer.save_pretrained(folder)
         report = {
@@ -103,31 +106,6 @@ def train_version(name: str, kind: str, corpus: Corpus, vocab_size: int, workspa
     return open_folder(path, path.name)
 
 
-def measure(tokenizer: PreTrainedTokenizerFast, corpus: Corpus) -> dict:
-    """Compression of validation text, and how many entries the training text has no use for."""
-    encoder = Encoder(tokenizer.backend_tokenizer)
-    texts = list(corpus.texts("validation", SAMPLE))
-    sample = list(corpus.texts("train", SAMPLE))
-    used = encoder.count(sample)
-    size = compression(encoder, texts)
-    return {
-        "bytes_per_token": size["bytes"] / size["tokens"],
-        "tokens_per_word": size["tokens"] / max(1, size["words"]),
-        "validation_bytes": size["bytes"],
-        "unused_entries": int((used == 0).sum()),
-        "unused_measured_on_characters": sum(map(len, sample)),
-    }
-
-
-def compression(encoder: Encoder, texts: Iterable[str]) -> dict:
-    texts = list(texts)
-    return {
-        "tokens": int(encoder.count(texts).sum()),
-        "bytes": sum(len(text.encode()) for text in texts),
-        "words": sum(len(text.split()) for text in texts),
-    }
-
-
 def load_tokenizer(name: str, workspace: Workspace) -> Tokenizer:
     """A saved tokenizer, one in a folder, or one of the Hub."""
     versions = saved_versions(name, workspace)
@@ -137,9 +115,9 @@ def load_tokenizer(name: str, workspace: Workspace) -> Tokenizer:
     if folder.is_dir():
         return open_folder(folder, folder.resolve().name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        known = [*KINDS, *(path.name for path in workspace.room("tokenizers").glob("[!.]*@v*"))]
+        known = [*KINDS, *(path.name for path in (workspace.root / "tokenizers").glob("[!.]*@v*"))]
         raise ValueError(
             f"no tokenizer {name!r} among kinds, saved ones and folders ({nearest(name, known)}), nor can it be had "
             f"from the Hub: {first_line(error)}"
@@ -149,7 +127,7 @@ def load_tokenizer(name: str, workspace: Workspace) -> Tokenizer:
 
 def open_folder(folder: Path, name: str) -> Tokenizer:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # whatever a damaged file makes the library raise
         raise ValueError(f"{folder} holds no tokenizer that transformers can open: {first_line(error)}") from error
     return checked(tokenizer, name, folder)
@@ -179,7 +157,7 @@ def first_line(error: Exception) -> str:
 
 def saved_versions(name: str, workspace: Workspace) -> list[Path]:
     """Folders of a saved tokenizer, oldest first; of one only where the version is named."""
-    room = workspace.room("tokenizers")
+    room = workspace.root / "tokenizers"  # looking makes no folder
     if re.search(r"@v\d+$", name):
         path = room / name
         return [path] if Path(name).name == name and (path / "report.json").is_file() else []

@@ -6,14 +6,13 @@ from pathlib import Path
 
 from data.console import Parser
 from data.corpora import open_corpus
-from data.encoding import Encoder
 from data.sources import decode
-from data.tokenizer import SAMPLE, Tokenizer, compression, load_tokenizer, train_version
+from data.tokenizer import load_tokenizer, train_version
 from data.tokenizer_kinds import KINDS
+from data.tokenizer_report import SAMPLE, Vocabulary, compare_on, describe
 from data.workspace import Workspace
 
 EXAMPLE = 'Once upon a time, a naïve fox said:  "I don\'t know 3,141 words — 你好, мир! 🦊"\n'
-SHOWN = 160  # characters of the example that are shown cut up
 
 
 def parser() -> Parser:
@@ -44,15 +43,6 @@ def parser() -> Parser:
     return top
 
 
-def describe(tokenizer: Tokenizer) -> dict:
-    return tokenizer.report or {
-        "name": tokenizer.name,
-        "sha256": tokenizer.sha256,
-        "vocab_size": len(tokenizer.tokenizer),
-        "settings": {"kind": type(tokenizer.tokenizer).__name__},
-    }
-
-
 def print_report(report: dict) -> None:
     print(f"{report['name']}: {report['vocab_size']:,} entries, {report['settings']['kind']}")
     if "corpus" in report:
@@ -77,29 +67,19 @@ def chosen_texts(args: argparse.Namespace, workspace: Workspace) -> list[str]:
     return [text]
 
 
-def compare_on(tokenizer: Tokenizer, texts: list[str]) -> dict:
-    encoder = Encoder(tokenizer.tokenizer.backend_tokenizer)
-    size = compression(encoder, texts)
-    ids = encoder.encode(texts[0][:SHOWN])
-    return {
-        "name": tokenizer.name,
-        "vocab_size": len(tokenizer.tokenizer),
-        **size,
-        "bytes_per_token": size["bytes"] / size["tokens"],
-        "tokens_per_word": size["tokens"] / max(1, size["words"]),
-        "example": [tokenizer.tokenizer.decode([i]) for i in ids],
-    }
-
-
 def print_comparison(rows: list[dict]) -> None:
     width = max(len(row["name"]) for row in rows)
     print(f"{rows[0]['bytes']:,} bytes of text\n")
-    print(f"{'tokenizer':<{width}}{'entries':>10}{'tokens':>12}{'bytes/token':>13}{'tokens/word':>13}")
+    print(
+        f"{'tokenizer':<{width}}{'entries':>10}{'tokens':>12}{'bytes/token':>13}{'tokens/word':>13}"
+        f"{'unknown':>10}{'as bytes':>10}"
+    )
     for row in rows:
         figures = f"{row['tokens']:>12,}{row['bytes_per_token']:>13.3f}{row['tokens_per_word']:>13.3f}"
-        print(f"{row['name']:<{width}}{row['vocab_size']:>10,}{figures}")
+        shares = f"{row['unknown_share']:>10.2%}{row['byte_share']:>10.2%}"
+        print(f"{row['name']:<{width}}{row['vocab_size']:>10,}{figures}{shares}")
     for row in rows:
-        # a part of a character shows as U+FFFD: its bytes were cut between tokens
+        # a part of a character shows as \xNN: its bytes were cut between tokens
         print(f"\n{row['name']}:\n{'|'.join(row['example'])}".replace("\r", "␍").rstrip("\n"))
 
 
@@ -108,13 +88,11 @@ def main() -> None:
     workspace = Workspace(args.workspace)
     if args.action == "compare":
         texts = chosen_texts(args, workspace)
-        rows = [compare_on(load_tokenizer(name, workspace), texts) for name in args.names]
+        rows = [compare_on(Vocabulary(load_tokenizer(name, workspace)), texts) for name in args.names]
         print(json.dumps(rows, indent=2, ensure_ascii=False)) if args.json else print_comparison(rows)
         return
     if args.action == "train":
         corpus = open_corpus(args.corpus, workspace)
-        if args.name in KINDS:
-            raise ValueError(f"{args.name!r} is a kind of tokenizer: choose another name for this one")
         tokenizer = train_version(args.name, args.kind, corpus, args.vocab_size, workspace)
     else:
         tokenizer = load_tokenizer(args.name, workspace)

@@ -8,16 +8,20 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from data.encoding import Encoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 PAD, END, TURN, TURN_END = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 RESERVED = [PAD, END, TURN, TURN_END]
 BYTES = 256
+LARGEST = 1_000_000  # entries; the trainers reserve memory for all of them at once. Gemma's 262,144 are many
 # ChatML: every turn between two reserved entries, so that a model can be taught to converse without a new vocabulary
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -117,7 +121,7 @@ KINDS = {
 }
 
 
-def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
     """A tokenizer of a kind, ready to be saved. A text too short for `vocab_size` entries gives as many as it can."""
     smallest = KINDS[kind].smallest
     if smallest is not None and vocab_size < smallest:
@@ -125,6 +129,10 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> PreTrai
             f"vocab_size {vocab_size} is too small for {kind!r}: {BYTES} bytes and {len(RESERVED)} reserved entries "
             f"need {smallest} at least"
         )
+    if smallest is not None and vocab_size > LARGEST:
+        raise ValueError(f"vocab_size {vocab_size:,} is too large: {LARGEST:,} entries are the most")
+    from transformers import PreTrainedTokenizerFast  # seconds, which who only looks at KINDS need not wait for
+
     # no bos is put before a text, as in GPT-2, so that decode(encode(text)) is the text: who wants it puts it there
     return PreTrainedTokenizerFast(
         tokenizer_object=KINDS[kind].train(texts, vocab_size),

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from data.encoding import Encoder
 from data.snapshots import SPLITS, Corpus, TextHash
 from data.tokenizer import Tokenizer
-from data.workspace import SCHEMA, Workspace, new_folder, read_json, sha256_json, write_json
+from data.workspace import SCHEMA, Workspace, new_folder, one_maker, read_json, sha256_json, write_json
 
 STARTS = ("document", "anywhere")
 
@@ -49,6 +49,7 @@ class Tokens:
         return np.load(self.path / f"{name}.starts.npy", mmap_mode="r")
 
 
+@one_maker(lambda corpus, tokenizer, **_: f"{corpus.name}-{tokenizer.name}")
 def pack(corpus: Corpus, tokenizer: Tokenizer, workspace: Workspace) -> Tokens:
     """The corpus in this tokenizer's ids; encoded now unless that has been done for the same pair of hashes."""
     hashes = {"corpus": corpus.sha256, "tokenizer": tokenizer.sha256}

@@ -1,20 +1,25 @@
 """Where everything made is kept, and how a file is written so that no reader ever sees half of it.
 
-Standard library only. Every other room reads and writes through these functions: a write goes to a temporary
+Standard library and `filelock`. Every other room reads and writes through these functions: a write goes to a temporary
 name beside its target, is flushed to disk and renamed, so a killed process leaves the old file or the new one.
 """
 
 import hashlib
+import inspect
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 
+from filelock import FileLock
+
 SCHEMA = 1  # of run.json, manifest.json and recipes; raised when a field changes its meaning
+LOCKS = ".locks"  # the folder of the workspace in which those who make something hold their locks
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -127,6 +132,32 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(path.parent)
+
+
+def one_maker(name_of: Callable[..., str]) -> Callable[[Callable], Callable]:
+    """Decorates a function that finds something in its `workspace` or makes it, one process at a time.
+
+    Of two that want the same thing, the second waits and finds what the first has made.
+
+    Args:
+        name_of: what the thing is called, from the function's own arguments by their names.
+    """
+
+    def decorate(find_or_make: Callable) -> Callable:
+        signature = inspect.signature(find_or_make)
+
+        @wraps(find_or_make)
+        def alone(*given, **named):
+            bound = signature.bind(*given, **named)
+            bound.apply_defaults()
+            # not checked yet, so it must not lead elsewhere; that two names may share a lock does no harm
+            name = re.sub(r"[^A-Za-z0-9._-]", "-", name_of(**bound.arguments))[:100]
+            with FileLock(bound.arguments["workspace"].room(LOCKS) / f"{find_or_make.__name__}-{name}.lock"):
+                return find_or_make(*given, **named)
+
+        return alone
+
+    return decorate
 
 
 def sync_tree(root: Path) -> None:

@@ -18,7 +18,7 @@ from data.console import Parser, cli
 from data.workspace import Workspace
 from hub.models import open_model
 from interpret.sampling import Sampling
-from interpret.writing import Token, write
+from interpret.writing import SEEDS, Token, write
 
 STOPS = {
     "eos": "the model ended its text",
@@ -96,6 +96,8 @@ def parse(arguments: list[str] | None):
         value = getattr(given, name)
         if value is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {least}")
+    if given.seed is not None and given.seed + given.count > SEEDS:
+        raise ValueError(f"--seed {given.seed} must be below 2^64, and so must the seed of each of --count texts")
     if given.greedy and given.count > 1:
         raise ValueError(f"--greedy writes the same text every time: --count {given.count} makes no sense with it")
     return given

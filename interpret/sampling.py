@@ -13,6 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Scores of some hundreds, divided or multiplied by these, stay finite in float32; what is beyond changes nothing more.
+LEAST_TEMPERATURE = 1e-4
+PENALTIES = (0.01, 100.0)
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -25,14 +29,20 @@ class Sampling:
     repetition_penalty: float = 1.0  # above 1, tokens that occurred already become less likely; below 1, more
 
     def __post_init__(self):
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature:g} must be above 0; for no chance at all, choose greedy")
+        if not LEAST_TEMPERATURE <= self.temperature < math.inf:
+            raise ValueError(
+                f"temperature={self.temperature:g} must be {LEAST_TEMPERATURE:g} or more; for no chance at all, "
+                "choose greedy"
+            )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k={self.top_k} must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p:g} must be above 0 and at most 1")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise ValueError(f"repetition_penalty={self.repetition_penalty:g} must be above 0, where 1 changes nothing")
+        if not PENALTIES[0] <= self.repetition_penalty <= PENALTIES[1]:
+            raise ValueError(
+                f"repetition_penalty={self.repetition_penalty:g} must be from {PENALTIES[0]:g} to {PENALTIES[1]:g}, "
+                "where 1 changes nothing"
+            )
         if self.greedy and (self.temperature, self.top_k, self.top_p) != (1.0, None, None):
             raise ValueError("greedy draws nothing: leave temperature, top_k and top_p away, or greedy")
 

@@ -4,7 +4,7 @@ Imports `interpret.sampling`. Works on any causal language model that `hub.model
 that the command and a page can show the same.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from inspect import signature
 
@@ -16,6 +16,8 @@ from interpret.sampling import Sampling, distribution
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a decoder shows for bytes that are not a whole character (yet)
 BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}  # byte-level vocabularies write a letter a byte
+SEEDS = 2**64  # a random generator of torch tells as many apart
+DIVERGED = "the model's scores are not numbers: its training diverged, or its weights are damaged"
 
 
 @dataclass(frozen=True)
@@ -49,26 +51,33 @@ class Token:
 def write(
     model,
     tokenizer,
-    prompt: str,
+    prompt: str | list[int],
     sampling: Sampling | None = None,
     max_new_tokens: int = 200,
     seed: int = 0,
     runners_up: int = 5,
+    also_end: Collection[int] = (),
 ) -> Iterator[Token]:
     """Continue `prompt` until the model ends its text, `max_new_tokens` are written, or no position is left.
 
     The texts of all tokens together are exactly what follows the prompt. Raises ValueError, at the first token, where
     the prompt does not fit.
+
+    Args:
+        prompt: a text, read behind the token that begins every document; or tokens, read as they are.
+        also_end: tokens that end this text besides the model's own, such as the end of a turn in a chat.
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens} must be at least 1")
     if runners_up < 0:
         raise ValueError(f"runners_up={runners_up} must be at least 0")
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"seed={seed} must be at least 0 and below 2^64")
     sampling = sampling or Sampling()
-    ids = prompt_ids(model, tokenizer, prompt)
+    ids = prompt_ids(model, tokenizer, prompt) if isinstance(prompt, str) else list(prompt)
     room = positions_left(model, len(ids))
     count = max_new_tokens if room is None else min(max_new_tokens, room)
-    ends, text = end_tokens(model, tokenizer), TextStream(tokenizer, ids)
+    ends, text = end_tokens(model, tokenizer) | set(also_end), TextStream(tokenizer, ids)
     generator = torch.Generator(model.device).manual_seed(seed)
 
     for n, (chosen, logits) in enumerate(steps(model, ids, count, sampling, generator), start=1):
@@ -78,6 +87,8 @@ def write(
         elif n == count:
             stop = "length" if count == max_new_tokens else "context"
         own = logits.float().softmax(-1)  # (V,)
+        if own.isnan().any():
+            raise ValueError(DIVERGED)
         drawn = distribution(logits, torch.tensor(ids, device=logits.device), sampling)
         likeliest = own.topk(min(runners_up + 1, len(own)))
         others = [(i, p) for p, i in zip(*map(Tensor.tolist, likeliest), strict=True) if i != chosen]
@@ -100,10 +111,20 @@ def steps(
     model, ids: list[int], count: int, sampling: Sampling, generator: torch.Generator
 ) -> Iterator[tuple[int, Tensor]]:
     """The next `count` tokens, each with the logits (V,) it was chosen by."""
-    if not hasattr(model, "decode"):
-        yield from plain_steps(model, ids, count, sampling, generator)
-        return
     # a model that brings its own decoder knows the fastest way
+    way = own_steps if hasattr(model, "decode") else plain_steps
+    try:
+        yield from way(model, ids, count, sampling, generator)
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):  # what torch says when it is to draw by numbers that are none
+            raise
+        raise ValueError(DIVERGED) from error
+
+
+def own_steps(
+    model, ids: list[int], count: int, sampling: Sampling, generator: torch.Generator
+) -> Iterator[tuple[int, Tensor]]:
+    """The same by the decoder that travels with a model's weights."""
     for step in model.decode(
         torch.tensor([ids], device=model.device),
         max_new_tokens=count,

@@ -66,8 +66,12 @@
   });
 })();
 
-// Keep what is looked at in the address, without loading anything anew.
+// Keep what is looked at in the address, without loading anything anew. Until somebody touches the page, the address is
+// theirs: building the page selects its first tab, which must not overwrite the one that was asked for.
+let touched = false;
+for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => (touched = true), true);
 window.labAddress = (name, value) => {
+  if (!touched) return;
   const address = new URL(window.location);
   if (value) address.searchParams.set(name, value);
   else address.searchParams.delete(name);

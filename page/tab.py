@@ -45,7 +45,7 @@ def answer(handler: Callable) -> Callable:
 
 def html(value: str = "", **kwargs) -> gr.HTML:
     """HTML in which what has a `data-act` can be clicked: `.act(handler)` with a `gr.EventData` of its attributes."""
-    return gr.HTML(value, js_on_load=CLICKS, padding=False, **kwargs)
+    return gr.HTML(value, **{"js_on_load": CLICKS, "padding": False, "apply_default_css": False, **kwargs})
 
 
 def _told(error: Exception) -> gr.Error:

@@ -36,7 +36,7 @@ def visible(token: str) -> str:
 def _pieces(pieces: Iterable[tuple[str, str, str]]) -> Markup:
     spans = (
         f'<button type="button" class="lab-token {css}" data-token="{i}" title="{escape(title)}">'
-        f"{escape(visible(token))}</button>"
+        f"{escape(visible(token))}</button>{'<br>' if token.endswith(chr(10)) else ''}"  # a button breaks no line
         for i, (token, css, title) in enumerate(pieces)
     )
     return Markup(f'<div class="lab-tokens">{"".join(spans)}</div>')

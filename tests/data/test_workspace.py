@@ -3,11 +3,16 @@
 import hashlib
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from data import workspace as module
 from data.workspace import Workspace, check_name, new_folder, read_json, sha256_files, write_atomic, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_root_is_the_argument_then_the_environment_then_here(tmp_path, monkeypatch):
@@ -73,3 +78,29 @@ def test_hashes_of_a_folder(tmp_path):
     one, two = (hashlib.sha256(data).hexdigest() for data in (b"1", b"2"))
     assert list(sha256_files(tmp_path).items()) == [("a.txt", two), ("b/x.py", one)]
     assert sha256_files(tmp_path, "*.py") == {"b/x.py": one}
+
+
+MAKER = """
+import sys, time
+from data.workspace import Workspace, new_folder, one_maker
+
+@one_maker(lambda name, **_: name)
+def make(name, workspace):
+    path = workspace.root / name
+    if path.exists():
+        return "found"
+    with new_folder(path) as folder:
+        time.sleep(0.3)
+        (folder / "whole").touch()
+    return "made"
+
+print(make("a/b", Workspace(sys.argv[1])))
+"""
+
+
+def test_of_two_makers_the_second_finds_what_the_first_made(tmp_path):
+    command = [sys.executable, "-c", MAKER, str(tmp_path)]
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert sorted(process.communicate()[0].strip() for process in both) == ["found", "made"]
+    assert (tmp_path / "a" / "b" / "whole").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".locks", "a"]
