@@ -8,7 +8,7 @@ import sys
 
 from data.console import Parser, cli
 
-BENCHMARKS = ("training", "generation", "encoding", "attention")
+BENCHMARKS = ("training", "generation", "encoding", "attention", "page")
 
 
 def main() -> int:

@@ -136,7 +136,7 @@ print(write("Once upon a time", max_new_tokens=100)[0]["generated_text"])
 ## How to go on training
 
 ```
-{run.resume_command()}
+{run.resume_command(travels=True)}
 ```"""
 
 

@@ -101,7 +101,7 @@ def read_metrics(run_path: Path) -> dict[str, list]:
     """
     rows: dict[int, dict] = {}
     for line in read_lines(Path(run_path) / METRICS):
-        line.update(_restore(line.pop("not_finite", {})))
+        line.update(restore(line.pop("not_finite", {})))
         rows.setdefault(line["step"], {}).update(line)
     ordered = [rows[step] for step in sorted(rows)]
     names = dict.fromkeys(name for row in ordered for name in row)  # a set that keeps its order
@@ -176,12 +176,12 @@ def finite(value: object, name: Callable[[float], str] | None = None) -> object:
     return value
 
 
-def _restore(value: object) -> object:
+def restore(value: object) -> object:
     """The inverse of `finite` with names."""
     if isinstance(value, dict):
-        return {key: _restore(inner) for key, inner in value.items()}
+        return {key: restore(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_restore(inner) for inner in value]
+        return [restore(inner) for inner in value]
     return float(value) if value in ("nan", "inf", "-inf") else value
 
 

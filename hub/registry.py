@@ -74,6 +74,8 @@ def compare_runs(workspace: Workspace, first: Run, second: Run) -> dict:
     recipes, infos = [_recipe(run) for run in (first, second)], [run.info() for run in (first, second)]
     origins = [{"seed": info["seed"], "code": info["code_sha"][:12], **info["versions"]} for info in infos]
     results = [{**info["progress"], **info["result"]} for info in infos]
+    for result in results:
+        result.pop("phase", None)  # what a process does at a moment is no result
     return {
         "runs": [first.id, second.id],
         "recipe": _differences(*recipes),

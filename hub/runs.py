@@ -5,10 +5,11 @@ believed only as long as the process that wrote it lives.
 """
 
 import secrets
+import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from hub.process import code_sha, git_state, is_alive, machine, now, this_proces
 
 LIVE = ("queued", "running", "paused", "stopping")  # statuses that only a living process can have
 KINDS = ("pretrain", "finetune", "experiment", "import")
-HEARTBEAT = 1.0  # seconds between heartbeats
+HEARTBEAT, SLOWEST = 1.0, 5.0  # seconds between heartbeats, and on the slowest disk
 LATEST = "latest"
 
 
@@ -31,13 +32,14 @@ class UnknownRun(ValueError):  # noqa: N818 - not every absence is an error: the
 
 
 class Run:
-    """A run's folder. Two objects of one folder are the same run: nothing but the heartbeat's clock is kept here."""
+    """A run's folder. Two objects of one folder are the same run: nothing but the heartbeat is kept here."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
         self.id = self.path.name
         self.name = self.id.rpartition("-")[0]
         self._next_heartbeat = 0.0
+        self._progress: dict = {}  # what the next heartbeat will say
 
     @classmethod
     def create(
@@ -50,13 +52,16 @@ class Run:
         seed: int,
         inputs: dict,
         status: str = "queued",
+        fill: Callable[[Path], object] | None = None,
     ) -> "Run":
         """A new folder with run.json and recipe.yaml, visible only when both are in it.
 
         Args:
             command: what was typed; with `--resume ID` it goes on.
-            inputs: corpus, tokenizer, base and parent, by id and content hash.
+            inputs: corpus, tokenizer, base and parent, by id and content hash; those of a run that is to prepare its
+                data itself come later.
             status: `queued` until a process starts it, `running` when that is this one, now.
+            fill: puts what the run begins with into the folder it is given.
         """
         check_name(name, "run name")
         if name == LATEST:
@@ -67,7 +72,7 @@ class Run:
         run_id = _new_id(runs, name)
         record = {
             "schema": SCHEMA, "id": run_id, "name": name, "kind": kind, "status": "queued",
-            "created_at": now(), "started_at": None, "ended_at": None,
+            "created_at": now(), "queued_at": None, "started_at": None, "ended_at": None,
             "command": command, "seed": seed, "machine": {}, "versions": versions(), "git": git_state(),
             "inputs": inputs, "model": {}, "progress": {}, "result": {}, "process": {},
             "code_sha": code_sha(), "error": None,
@@ -75,6 +80,8 @@ class Run:
         with new_folder(runs / run_id) as folder:
             (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
             write_json(folder / "run.json", record)
+            if fill:
+                fill(folder)
         run = cls(runs / run_id)
         if status == "running":
             run.start_process()
@@ -88,7 +95,7 @@ class Run:
             raise UnknownRun(f"no run {ref!r}: there are no runs yet in {workspace.root / 'runs'}")
         if ref == LATEST:
             return runs[0]
-        exact = [run for run in runs if run.id == ref] or [run for run in runs if run.name == ref][:1]
+        exact = [run for run in runs if run.id == ref] or [run for run in runs if ref in _names(run)][:1]
         matches = exact or [run for run in runs if ref and run.id.startswith(ref)]
         if len(matches) > 1:
             raise ValueError(
@@ -107,16 +114,26 @@ class Run:
 
     def update(self, **fields) -> None:
         """Merge `fields` into run.json in one atomic step; a dict is merged into the dict that is there."""
-        with FileLock(self.path / ".run.json.lock"):  # the page and the training process may both write
-            record = self.info()
+        with self.editing() as record:
             for name, value in fields.items():
                 old = record.get(name)
                 record[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+
+    @contextmanager
+    def editing(self) -> Iterator[dict]:
+        """run.json to change: nobody else writes it inside the block, and what stands there at its end is written."""
+        with FileLock(self.path / ".run.json.lock"):  # the page and the training process may both write
+            record = self.info()
+            yield record
             write_json(self.path / "run.json", finite(record))  # a loss that is not a number is null to any reader
 
     @property
     def status(self) -> str:
         return status_of(self.info())
+
+    def is_mine(self) -> bool:
+        """Whether the process that run.json names is this one."""
+        return is_mine(self.info()["process"])
 
     def start_process(self) -> None:
         """This process trains the run from now on, first or again."""
@@ -127,17 +144,23 @@ class Run:
         )  # fmt: skip
 
     def heartbeat(self, progress: dict | None = None) -> None:
-        """Say that the process lives and how far it is; does nothing when it said so less than a second ago."""
+        """Say that the process lives and how far it is; when it said so less than a second ago, the next one says it.
+
+        Args:
+            progress: fields of run.json's `progress` that changed; `phase` is what the process does at the moment.
+        """
+        self._progress.update(progress or {})
         begin = time.monotonic()
         if begin >= self._next_heartbeat:
-            self.update(process={"heartbeat_at": now()}, progress=progress or {})
-            # On a slow disk a durable write takes long: it never gets more than a hundredth of the time.
+            self.update(process={"heartbeat_at": now()}, progress=dict(self._progress))
+            # A durable write gets a hundredth of the time, where a slow disk does not make that too rare to be a sign.
             end = time.monotonic()
-            self._next_heartbeat = end + min(max(HEARTBEAT, 100 * (end - begin)), 30.0)
+            self._next_heartbeat = end + min(max(HEARTBEAT, 100 * (end - begin)), SLOWEST)
 
     def finish(self, status: str, result: dict | None = None, error: str | None = None) -> None:
         """The process is done with the run: `completed`, `failed` or `interrupted`."""
-        self.update(status=status, ended_at=now(), result=result or {}, error=error)
+        self._progress.clear()
+        self.update(status=status, ended_at=now(), result=result or {}, error=error, progress={"phase": None})
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -178,15 +201,27 @@ class Run:
         self.log(f"forced: {'; '.join(changes)}")
         self.update(code_sha=here, versions=libraries)
 
-    def resume_command(self) -> str:
-        """What to type to go on with this run, from the project's folder."""
+    def module(self) -> str:
+        """The command that made the run, as `python -m` knows it."""
         words = self.info()["command"]
         if "-m" in words:
-            module = words[words.index("-m") + 1]
-        else:  # a script's path, training/pretrain.py, is its module's name spelled otherwise
-            script = next((word for word in words if word.endswith(".py")), "training/pretrain.py")
-            module = ".".join(Path(script).with_suffix("").parts[-2:])
-        return f"python -m {module} --resume {self.id}"
+            return words[words.index("-m") + 1]
+        # a script's path, training/pretrain.py, is its module's name spelled otherwise
+        script = next((word for word in words if word.endswith(".py")), "training/pretrain.py")
+        return ".".join(Path(script).with_suffix("").parts[-2:])
+
+    def resume_command(self, travels: bool = False) -> str:
+        """What to type to go on with this run, from the project's folder.
+
+        Args:
+            travels: the words go with the model to other machines, so no folder of this one is named in them.
+        """
+        return f"python -m {self.module()} --resume {self.id}{'' if travels else self.workspace_flag()}"
+
+    def workspace_flag(self) -> str:
+        """What a command about this run needs behind it: ` --workspace DIR`, or nothing where it would look anyway."""
+        root = self.path.absolute().parents[1]
+        return "" if root == Workspace().root else f" --workspace {shlex.quote(str(root))}"
 
     def log(self, line: str) -> None:
         with (self.path / "train.log").open("a", encoding="utf-8") as file:
@@ -211,6 +246,12 @@ class Run:
         return f"Run({str(self.path)!r})"
 
 
+def is_mine(process: dict) -> bool:
+    """Whether a recorded process is this one: number, start and boot."""
+    here = this_process()
+    return all(process.get(key) == here[key] for key in ("pid", "started", "boot_id"))
+
+
 def status_of(info: dict) -> str:
     """The status in run.json, or `interrupted` where only a living process could have it and there is none.
 
@@ -232,6 +273,14 @@ def nearest_run(ref: str, runs: list[Run]) -> str:
     known = {LATEST} | {run.id for run in runs} | {run.name for run in runs}
     hint = nearest(ref, known)
     return hint if hint.startswith("did you mean") else f"newest: {', '.join(run.id for run in runs[:5])}"
+
+
+def _names(run: Run) -> tuple[str, ...]:
+    """The name it was made under, and the one that it was given since."""
+    try:
+        return run.name, run.info()["name"]
+    except (ValueError, KeyError):
+        return (run.name,)
 
 
 def _age(run: Run) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MAY_IMPORT = {
+    "page": set(),  # and only a tab or the app draws a page, see below
     "modeling": set(),
     "data": set(),
     "hub": {"data", "modeling"},
@@ -14,7 +15,7 @@ MAY_IMPORT = {
     "interpret": {"training", "hub", "data"},
     "finetune": {"interpret", "training", "hub", "data"},
 }
-FILES = sorted(path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py"))
+FILES = sorted([ROOT / "app.py", *(path for room in MAY_IMPORT for path in (ROOT / room).rglob("*.py"))])
 
 
 def imports(path: Path) -> list[tuple[str, int]]:
@@ -36,14 +37,19 @@ def test_there_is_something_to_check():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_rooms_stand_on_one_another(path):
     room = path.relative_to(ROOT).parts[0]
+    is_tab = path.name.startswith("tab")
     for module, level in imports(path):
-        top = module.split(".")[0]
-        if level == 0 and top in MAY_IMPORT and top != room:
+        top, last = module.split(".")[0], module.split(".")[-1]
+        if top == "page" and room != "page":
+            assert is_tab or path.name == "app.py", f"{path} imports {module}: only tabs and the app draw a page"
+        elif level == 0 and top in MAY_IMPORT and top != room and path.name != "app.py":
             assert top in MAY_IMPORT[room], (
                 f"{path} imports {module}: {room} may import {MAY_IMPORT[room] or 'nothing'}"
             )
+        if is_tab and top in MAY_IMPORT and last.startswith("tab") and top != room:
+            assert module == "page.tab", f"{path} imports {module}: a tab imports no other room's tab"
         if top == "gradio":
-            assert path.name.startswith("tab") or path.name == "app.py", f"{path} imports gradio outside a tab"
+            assert is_tab or path.name == "app.py", f"{path} imports gradio outside a tab"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "modeling").glob("*.py")), ids=lambda path: path.name)

@@ -5,6 +5,7 @@ terminal is redrawn a few times a second at most.
 """
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,12 +31,14 @@ class Log:
         self.notes: dict[int, dict] = {}
         self.metrics = Metrics(run.path) if enabled else None
         self.progress = tqdm(
-            total=recipe.steps, initial=step, desc=run.id, unit="step", disable=not enabled, mininterval=0.5
-        )
+            total=recipe.steps, initial=step, desc=run.id, unit="step", disable=not enabled,
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,  # a file keeps every line that is drawn
+        )  # fmt: skip
         self.lap_step, self.lap_start, self.paused = step, time.perf_counter(), 0.0
         self.started = self.lap_start
         self.val_loss: float | None = None
         self.standing: dict = {}
+        self._doing("compiling" if recipe.compile else "training")
 
     def __enter__(self):
         return self
@@ -48,6 +51,8 @@ class Log:
 
     def buffer(self, step: int, loss: torch.Tensor, grad_norm: torch.Tensor, rate: float) -> None:
         """Keep the step's values where they are: reading them would make the device wait."""
+        if not self.pending:
+            self._doing("training")
         self.pending.append((step, loss, grad_norm, rate))
 
     def note(self, step: int, **values: float | None) -> None:
@@ -116,13 +121,22 @@ class Log:
             append_sample(self.run.path, step=step, text=text, **settings)
 
     @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Time spent inside (evaluation, sampling, saving) is no training time: it stays out of tokens/s."""
+    def pause(self, phase: str) -> Iterator[None]:
+        """Time spent inside (evaluating, sampling, saving) is no training time: it stays out of tokens/s."""
+        outer, before = self.phase, self.paused
         start = time.perf_counter()
+        self._doing(phase)
         yield
-        elapsed = time.perf_counter() - start
+        self._doing(outer)
+        inside = self.paused - before  # by a pause within this one, as when a paused run saves
+        elapsed = time.perf_counter() - start - inside
         self.paused += elapsed
         self.lap_start += elapsed
+
+    def _doing(self, phase: str) -> None:
+        self.phase = phase
+        if self.enabled:
+            self.run.heartbeat({"phase": phase})
 
     def _lap(self, step: int) -> float:
         """Tokens a second since the last call."""

@@ -6,8 +6,7 @@ and micro-batches.
 """
 
 import dataclasses
-import signal
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -15,11 +14,12 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 
 from data.tokens import Batches
-from hub.checkpoints import prune_states, publish, save_checkpoint
+from hub.checkpoints import STATE, prune_states, publish, save_checkpoint, step_of
 from hub.runs import Run
 from training import state
 from training.diagnostics import UpdateRatio, dead_units
 from training.evaluate import Evaluator, sample_texts
+from training.listener import Listener
 from training.log import Log
 from training.optimizers import build_optimizer
 from training.recipe import TrainRecipe
@@ -48,18 +48,21 @@ class Job:
 def train(job: Job, checkpoint=None) -> str:
     """Take the recipe's steps, from `checkpoint` (a complete one's folder) or from the start.
 
-    Returns `completed`, or `interrupted` after a signal; the state is saved either way. Raises Diverged.
+    Returns `completed`, or `interrupted` when it was told to stop; the state is saved either way. Raises Diverged.
     """
     recipe, accelerator = job.recipe, job.accelerator
     model, optimizer = accelerator.prepare(job.model, build_optimizer(job.model, recipe))
     step = 0
     if checkpoint is not None:
-        step = state.restore(checkpoint / "state", accelerator, model, optimizer)["step"]
+        step = step_of(checkpoint)
+        if (checkpoint / STATE).is_dir():  # a fork may begin with another optimizer
+            state.restore(checkpoint / STATE, accelerator, model, optimizer)
     compiled = torch.compile(model, dynamic=False) if recipe.compile else model
-    with Log(job.run, recipe, step, enabled=accelerator.is_main_process) as log, Interruption() as interruption:
+    log = Log(job.run, recipe, step, enabled=accelerator.is_main_process)
+    with log, Listener(job.run, accelerator) as listener:
         keep = Keeper(job, model, optimizer, log)
         model.train()
-        while step < recipe.steps and not interruption.agreed(accelerator, step, recipe.log_every):
+        while step < recipe.steps and listener.go_on(step, keep):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * rate_at(step, recipe)
             ratio = UpdateRatio(job.model) if due(step + 1, recipe.diagnose_every, recipe.steps) else None
@@ -151,7 +154,7 @@ class Keeper:
 
     def evaluate(self, step: int) -> None:
         limit, model = self.job.recipe.eval_sequences, self.job.model
-        with self.log.pause():
+        with self.log.pause("evaluating"):
             losses = {name: self.job.evaluator.loss(model, name, limit) for name in ("train", "validation")}
         self.log.note(step, eval_train_loss=losses["train"], val_loss=losses["validation"])
         self.log.say(
@@ -161,15 +164,18 @@ class Keeper:
 
     def sample(self, step: int) -> None:
         recipe = self.job.recipe
-        with self.log.pause():
+        with self.log.pause("sampling"), self.job.accelerator.autocast():
             text = sample_texts(self.job.model, self.job.tokenizer, 1, recipe.context - 1, recipe.seed + step)[0]
         self.log.sample(step, text, temperature=1.0, seed=recipe.seed + step)
 
     def save(self, step: int) -> None:
         """A complete checkpoint; the newest two keep their state. Collective."""
         job, accelerator = self.job, self.job.accelerator
+        if not self.optimizer.state:  # torch would take a step of nothing to have a state, and that would be counted
+            self.log.say(f"step {step}: nothing to save before the first step")
+            return
         self.flush(step)
-        with self.log.pause():
+        with self.log.pause("saving"):
             position = {"step": step, "data_step": step}
             captured = state.capture(accelerator, self.model, self.optimizer, position)
             weights = accelerator.get_state_dict(self.model)
@@ -190,30 +196,3 @@ def write_model(model, weights: dict, tokenizer, folder) -> None:
     """A folder that `AutoModelForCausalLM` and `AutoTokenizer` open."""
     model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
-
-
-class Interruption(AbstractContextManager):
-    """Ctrl-C and SIGTERM end the run after the step at hand; a second Ctrl-C ends the process at once."""
-
-    def __enter__(self):
-        self.signal = None
-        self.previous = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *error) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, frame) -> None:
-        if self.signal == signal.SIGINT and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number
-
-    def agreed(self, accelerator: Accelerator, step: int, every: int) -> bool:
-        """Whether to stop now. Several processes must stop at one step, so they ask each other now and then."""
-        if accelerator.num_processes == 1:
-            return self.signal is not None
-        if step % every:
-            return False
-        flag = torch.tensor(float(self.signal is not None), device=accelerator.device)
-        return bool(accelerator.reduce(flag, "sum"))

@@ -7,6 +7,7 @@ Only declared fields exist: an unknown key, in a file or a flag, is one line tha
 import dataclasses
 import json
 import re
+import reprlib
 from pathlib import Path
 from typing import Literal
 
@@ -18,13 +19,15 @@ from data.console import nearest
 from data.prepare import DataRecipe
 from data.workspace import SCHEMA, Workspace
 
-STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 SHIPPED = Path(__file__).parent / "recipes"
 # What each optimizer wants where nothing is said; Muon's step has a size of its own, hence the larger rates.
 OPTIMIZER_DEFAULTS = {
     "muon": {"learning_rate": 0.02, "embedding_learning_rate": 0.02, "beta1": 0.8},
     "adamw": {"learning_rate": 1e-3, "beta1": 0.9},
 }
+HEADER = ("schema", "name", "version", "parent")  # what stands above the parts in a recipe that was saved
+VERSION = re.compile(r"@v(\d{1,9})$")  # behind the name of a saved recipe
 EXCLUSIVE = [(("train", "steps"), ("train", "epochs")), (("model", "preset"), ("model", "model_type"))]
 
 
@@ -32,6 +35,7 @@ EXCLUSIVE = [(("train", "steps"), ("train", "epochs")), (("model", "preset"), ("
 class TrainRecipe:
     """How the model is trained. The defaults are the first run: a laptop's CPU, minutes."""
 
+    # length and batch
     steps: int | None = Field(default=None, ge=1)
     """Optimizer steps; 680 where `epochs` is not given either, which is the first run."""
     epochs: float | None = Field(default=None, gt=0)
@@ -45,6 +49,7 @@ class TrainRecipe:
     start: Literal["auto", "anywhere", "document"] = "auto"
     """Where a sequence begins: anywhere in the stream, or at a document; `auto` takes `document` where most fit."""
 
+    # optimizer
     optimizer: Literal["adamw", "muon"] = "muon"
     """`muon` orthogonalises the update of each weight matrix and leaves the rest to AdamW."""
     learning_rate: float | None = Field(default=None, gt=0)
@@ -64,6 +69,7 @@ class TrainRecipe:
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target's probability spread over the whole vocabulary (arXiv:1512.00567)."""
 
+    # learning rate over time
     schedule: Literal["constant", "cosine", "wsd"] = "wsd"
     """Shape of the learning rate after the warm-up; `wsd` is constant, then linear decay."""
     warmup_steps: int = Field(default=20, ge=0)
@@ -73,6 +79,7 @@ class TrainRecipe:
     final_rate_fraction: float = Field(default=0.0, ge=0, le=1)
     """Rate at the end, as a share of the peak."""
 
+    # machine
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; `auto` takes CUDA, then MPS, then the CPU."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -86,6 +93,7 @@ class TrainRecipe:
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
+    # measuring and saving
     log_every: int = Field(default=10, ge=1)
     """Steps between reads of the device: losses are buffered there until then."""
     diagnose_every: int = Field(default=200, ge=1)
@@ -118,6 +126,9 @@ class TrainRecipe:
             )
 
 
+PARTS = {"data": DataRecipe, "train": TrainRecipe}
+
+
 @dataclasses.dataclass
 class Recipe:
     """The three parts. `model` is a mapping: a preset, fields of its configuration, or a `model_type`."""
@@ -133,31 +144,45 @@ class Recipe:
 
 
 def find_recipe(name: str, workspace: Workspace) -> Path:
-    """A shipped recipe by name, one the user saved (`recipes/NAME.yaml`), or a file."""
-    places = [Path(name), SHIPPED / f"{name}.yaml", workspace.root / "recipes" / f"{name}.yaml"]
+    """A shipped recipe by name, one the user saved (`NAME@vN`, or `NAME` for its newest version), or a file."""
+    room = workspace.root / "recipes"
+    places = [Path(name), SHIPPED / f"{name}.yaml", room / f"{name}.yaml", *reversed(saved_versions(name, workspace))]
     for place in places:
         if place.is_file():
             return place
-    known = [path.stem for folder in (SHIPPED, workspace.root / "recipes") for path in folder.glob("*.yaml")]
+    known = [path.stem for folder in (SHIPPED, room) for path in folder.glob("[!.]*.yaml")]
     raise ValueError(f"there is no recipe {name!r}, neither a file nor a name; {nearest(name, known)}")
 
 
+def saved_versions(name: str, workspace: Workspace) -> list[Path]:
+    """The files `recipes/NAME@vN.yaml` of one name, oldest first."""
+    found = [path for path in (workspace.root / "recipes").glob("[!.]*@v*.yaml") if VERSION.sub("", path.stem) == name]
+    return sorted(found, key=lambda path: int(VERSION.search(path.stem)[1]))
+
+
 def read_recipe(path: Path) -> dict:
-    """The parts of a YAML or JSON recipe as plain mappings, section names checked."""
+    """The parts of a YAML or JSON recipe as plain mappings, section names checked, a saved one's header left out."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a YAML recipe: {' '.join(str(error).split())}") from error
+    return checked_parts(content, str(path))
+
+
+def checked_parts(content: object, where: str) -> dict:
+    """The parts of a recipe that was read from somewhere, section names checked, the header left out."""
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a recipe: it should hold the sections data, model and train")
-    schema = content.pop("schema", SCHEMA)
+        raise ValueError(f"{where} is not a recipe: it should hold the sections data, model and train")
+    header = {key: content[key] for key in HEADER if key in content}
+    schema = header.get("schema", SCHEMA)
     if schema != SCHEMA:
-        raise ValueError(f"{path} has schema {schema}; this version reads schema {SCHEMA}")
-    for section, fields in content.items():
-        _check_section(section, str(path))
+        raise ValueError(f"{where} has schema {schema}; this version reads schema {SCHEMA}")
+    sections = {section: fields for section, fields in content.items() if section not in header}
+    for section, fields in sections.items():
+        _check_section(section, where)
         if not isinstance(fields, dict | None):
-            raise ValueError(f"{path}: section {section!r} should hold `key: value` lines, not {fields!r}")
-    return {section: dict(fields or {}) for section, fields in content.items()}
+            raise ValueError(f"{where}: section {section!r} should hold `key: value` lines, not {reprlib.repr(fields)}")
+    return {section: dict(fields or {}) for section, fields in sections.items()}
 
 
 def parse_flags(flags: list[str]) -> dict:
@@ -179,8 +204,13 @@ def parse_flags(flags: list[str]) -> dict:
         place = sections.setdefault(section, {})
         for step in path:
             place = place.setdefault(step, {})
-        place[last] = yaml.load(value, Loader=_Loader)
+        place[last] = parse_value(value)
     return sections
+
+
+def parse_value(text: str) -> object:
+    """One value, read as in a recipe file."""
+    return yaml.load(text, Loader=_Loader)
 
 
 def merge(*layers: dict) -> dict:
@@ -214,6 +244,15 @@ def fields_help(cls: type, section: str) -> str:
     )
 
 
+def check_field(section: str, name: str, value: object) -> None:
+    """Raises ValueError where a field of `data` or `train` cannot be this, whatever the others are."""
+    cls = PARTS[section]
+    try:
+        TypeAdapter(cls).validator.validate_assignment(cls(), name, value)
+    except ValidationError as error:
+        raise ValueError(_sentence(error, section)) from error
+
+
 def _validate(cls: type, fields: dict, section: str):
     known = [field.name for field in dataclasses.fields(cls)]
     for key in fields:
@@ -222,12 +261,17 @@ def _validate(cls: type, fields: dict, section: str):
     try:
         return TypeAdapter(cls).validate_python(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(place) for place in first["loc"][:1])
-        reason = first["msg"].removeprefix("Value error, ")
-        if not where:
-            raise ValueError(reason) from error
-        raise ValueError(f"{section}.{where} cannot be {first['input']!r}: {reason[0].lower()}{reason[1:]}") from error
+        raise ValueError(_sentence(error, section)) from error
+
+
+def _sentence(error: ValidationError, section: str) -> str:
+    """The first of what was wrong; what a dataclass says of several fields is a sentence already."""
+    first = error.errors()[0]
+    where = ".".join(str(place) for place in first["loc"][:1])
+    reason = first["msg"].removeprefix("Value error, ")
+    if not where or reason.startswith(f"{section}."):
+        return reason
+    return f"{section}.{where} cannot be {reprlib.repr(first['input'])}: {reason[0].lower()}{reason[1:]}"
 
 
 def _check_section(section: str, where: str) -> None:

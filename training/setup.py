@@ -6,20 +6,23 @@ recorded, so that the resolved recipe gives the same run again.
 
 import dataclasses
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
+from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from data.prepare import prepare
 from data.snapshots import Corpus
 from data.tokenizer import Tokenizer
 from data.tokens import Batches, Tokens
-from data.workspace import Workspace
+from data.workspace import Workspace, write_atomic
+from hub.queue import turn
 from hub.runs import Run
 from training.architecture import build_config, build_model
 from training.evaluate import Evaluator
@@ -40,13 +43,28 @@ class Data:
     tokens: Tokens
 
 
-def set_machine(recipe: TrainRecipe) -> tuple[TrainRecipe, Accelerator]:
-    """Decide device, threads and precision; switch determinism on. The Accelerator knows the other processes."""
+def check_machine(recipe: TrainRecipe, processes: int) -> str:
+    """The device that the recipe means here. Raises ValueError for what this machine or so many processes cannot do."""
     device = choose_device(recipe.device)
     if recipe.precision not in supported_precisions(device):
         there = ", ".join(supported_precisions(device))
         raise ValueError(f"train.precision {recipe.precision!r} is not to be had on {device}, which offers: {there}")
+    if recipe.compile is True and device == "cpu" and not has_compiler():
+        raise ValueError(
+            "train.compile needs a C++ compiler on the CPU: install g++ or clang, or --train.compile false"
+        )
+    if recipe.batch_size % (processes * recipe.accumulate):
+        raise ValueError(
+            f"train.batch_size {recipe.batch_size} cannot be divided over {processes} processes x "
+            f"{recipe.accumulate} micro-batches: choose a multiple of {processes * recipe.accumulate}"
+        )
+    return device
+
+
+def set_machine(recipe: TrainRecipe) -> tuple[TrainRecipe, Accelerator]:
+    """Decide device, threads and precision; switch determinism on. The Accelerator knows the other processes."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
+    device = check_machine(recipe, processes)
     threads = recipe.threads or max(1, core_count() // processes)
     torch.set_num_threads(threads)
     if recipe.deterministic:
@@ -58,11 +76,6 @@ def set_machine(recipe: TrainRecipe) -> tuple[TrainRecipe, Accelerator]:
     precision = {"fp32": "no"}.get(recipe.precision, recipe.precision)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
     assert accelerator.num_processes == processes, f"{accelerator.num_processes} processes, launched as {processes}"
-    if recipe.batch_size % (processes * recipe.accumulate):
-        raise ValueError(
-            f"train.batch_size {recipe.batch_size} cannot be divided over {processes} processes x "
-            f"{recipe.accumulate} micro-batches: choose a multiple of {processes * recipe.accumulate}"
-        )
     return dataclasses.replace(recipe, device=device, threads=threads), accelerator
 
 
@@ -83,10 +96,6 @@ def resolve(recipe: Recipe, data: Data) -> Recipe:
         train = dataclasses.replace(train, steps=steps, epochs=None)
     if train.compile == "auto":
         train = dataclasses.replace(train, compile=has_compiler() and train.steps >= COMPILE_WORTH_STEPS)
-    elif train.compile and train.device == "cpu" and not has_compiler():
-        raise ValueError(
-            "train.compile needs a C++ compiler on the CPU: install g++ or clang, or --train.compile false"
-        )
     names = {"corpus": data.corpus.name, "tokenizer": data.tokenizer.name}
     return Recipe(dataclasses.replace(recipe.data, **names), recipe.model, train)
 
@@ -105,13 +114,17 @@ def make_batches(tokens: Tokens, train: TrainRecipe) -> Batches:
 def make_model(recipe: Recipe, data: Data):
     """Fresh weights, the same for every process and every number of them."""
     tokenizer = data.tokenizer.tokenizer
-    special = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
-    config = build_config(recipe.model, len(tokenizer), recipe.train.context, special)
+    config = build_config(recipe.model, len(tokenizer), recipe.train.context, special_tokens(tokenizer))
     set_seed(recipe.train.seed)
     model = build_model(config)
     if recipe.train.activation_checkpointing:
         model.activation_checkpointing_enable()
     return model
+
+
+def special_tokens(tokenizer) -> dict[str, int]:
+    """The tokenizer's, by the names that a model's configuration has for them."""
+    return {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
 
 
 def make_job(recipe: Recipe, data: Data, run: Run, model, accelerator: Accelerator) -> Job:
@@ -123,44 +136,75 @@ def make_job(recipe: Recipe, data: Data, run: Run, model, accelerator: Accelerat
 
 
 def make_run(recipe: Recipe, data: Data, workspace: Workspace, name: str, command: list[str], accelerator) -> Run:
-    """The run folder, made once by the main process and opened by all."""
-    identity = [None]
-    if accelerator.is_main_process:
-        inputs = {
-            "corpus": {"name": data.corpus.name, "sha256": data.corpus.sha256},
-            "tokenizer": {"name": data.tokenizer.name, "sha256": data.tokenizer.sha256},
-        }
-        run = Run.create(workspace, name, "pretrain", command, recipe.to_yaml(), recipe.train.seed, inputs)
-        identity = [run.id]
+    """The folder of a run whose data are made already."""
+    written, seed, inputs = recipe.to_yaml(), recipe.train.seed, inputs_of(data)
+    return once(lambda: Run.create(workspace, name, "pretrain", command, written, seed, inputs), workspace, accelerator)
+
+
+def once(make: Callable[[], Run], workspace: Workspace, accelerator: Accelerator) -> Run:
+    """The run that `make` makes, called by the main process and opened by all."""
+    identity = [make().id if accelerator.is_main_process else None]
     if accelerator.num_processes > 1:
         broadcast_object_list(identity)
     return Run.open(workspace, identity[0])
 
 
-def lock(run: Run, accelerator: Accelerator) -> AbstractContextManager:
-    """The run is trained by these processes alone; the main one holds the lock for all."""
-    return run.lock() if accelerator.is_main_process else nullcontext()
+def inputs_of(data: Data) -> dict:
+    return {
+        "corpus": {"name": data.corpus.name, "sha256": data.corpus.sha256},
+        "tokenizer": {"name": data.tokenizer.name, "sha256": data.tokenizer.sha256},
+    }
+
+
+def complete_record(run: Run, recipe: Recipe, data: Data) -> None:
+    """Write down, once, what a run that was made before its data turned out to be: its inputs and resolved recipe."""
+    if "corpus" not in run.info()["inputs"]:
+        write_atomic(run.path / "recipe.yaml", recipe.to_yaml())
+        run.update(inputs=inputs_of(data), seed=recipe.train.seed)
+
+
+def is_main_process() -> bool:
+    """What the Accelerator will say, known before it is made."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+@contextmanager
+def alone(run: Run, workspace: Workspace) -> Iterator[None]:
+    """The run is trained by these processes alone, and in its turn; the main one holds the locks for all.
+
+    Before the Accelerator is made, so that a run waiting for its turn leaves the GPU's memory to the one that trains.
+    """
+    with ExitStack() as held:
+        if is_main_process():
+            held.enter_context(run.lock())
+            held.enter_context(turn(run, workspace))
+        yield
 
 
 def check_same(run: Run, data: Data, model, checkpoint: Path, force: bool) -> None:
     """Raises ValueError where going on would silently train something else than the run began with."""
     began = run.info()["inputs"]
     for kind, found in (("corpus", data.corpus), ("tokenizer", data.tokenizer)):
-        if began[kind]["sha256"] != found.sha256:
+        if kind in began and began[kind]["sha256"] != found.sha256:  # a fork may take another corpus
             raise ValueError(
                 f"run {run.id} was trained with {kind} {began[kind]['name']} ({began[kind]['sha256'][:12]}), which is "
                 f"not {found.name} ({found.sha256[:12]}): resume with the same {kind}, or start a new run"
             )
-    there = type(model.config).from_pretrained(checkpoint).to_diff_dict()
-    here = model.config.to_diff_dict()
+    check_architecture(run, model.config, checkpoint)
+    run.check_code(force)
+
+
+def check_architecture(run: Run, config: PreTrainedConfig, checkpoint: Path) -> None:
+    """Raises ValueError where a recipe's configuration is not that of the run's checkpoint."""
+    there = type(config).from_pretrained(checkpoint).to_diff_dict()
+    here = config.to_diff_dict()
     volatile = {"dtype", "transformers_version", "architectures", "auto_map", "_name_or_path"}
     for key in sorted((there.keys() | here.keys()) - volatile):
         if there.get(key) != here.get(key):
             raise ValueError(
                 f"run {run.id} has another architecture: {key} is {there.get(key)!r} in its checkpoint and "
-                f"{here.get(key)!r} in this recipe; resume without --model flags, or start a new run"
+                f"{here.get(key)!r} in this recipe; go on without --model flags, or start a new run"
             )
-    run.check_code(force)
 
 
 def count_parameters(model) -> dict[str, int]:

@@ -41,9 +41,15 @@ def write(state: dict, folder: Path) -> None:
 
 
 def restore(folder: Path, accelerator: Accelerator, model, optimizer) -> dict:
-    """Put optimizer and random states back as `capture` found them; returns the position."""
+    """Put optimizer and random states back as `capture` found them; returns the position.
+
+    The settings of the parameter groups stay the recipe's, so that a rate changed on going on is in force.
+    """
     state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    settings = [{key: value for key, value in g.items() if key != "params"} for g in optimizer.optimizer.param_groups]
     set_optimizer_state_dict(model, optimizer.optimizer, state["optimizer"], options=WHOLE)
+    for group, own in zip(optimizer.optimizer.param_groups, settings, strict=True):
+        group.update(own)
     if accelerator.scaler and state["scaler"]:
         accelerator.scaler.load_state_dict(state["scaler"])
     ranks = state["random"]

@@ -224,7 +224,7 @@ def test_a_full_disk_loses_nothing(run, save, monkeypatch, number, says, where):
     message = str(caught.value)
     assert says in message
     assert "checkpoint step 500 was not saved; the newest complete one is step 400;" in message
-    assert message.endswith(f"resume with: python -m training.pretrain --resume {run.id}")
+    assert message.endswith(f"resume with: {run.resume_command()}") and f"--resume {run.id}" in message
     assert "\n" not in message
     assert names(run) == ["step-000400"]
     assert contents(run.path / "checkpoints" / "step-000400") == before

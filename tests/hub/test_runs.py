@@ -195,9 +195,13 @@ def test_other_code_is_named_and_refused(run, monkeypatch):
         (["accelerate", "launch", "training/pretrain.py"], "training.pretrain"),
     ],
 )
-def test_how_to_go_on(run, command, module):
+def test_how_to_go_on(run, workspace, monkeypatch, command, module):
     run.update(command=command)
-    assert run.resume_command() == f"python -m {module} --resume {run.id}"
+    words = f"python -m {module} --resume {run.id}"
+    assert run.resume_command(travels=True) == words  # to another machine, which has other folders
+    assert run.resume_command() == f"{words} --workspace {workspace.root}"
+    monkeypatch.setenv("LLM_LAB_WORKSPACE", str(workspace.root))
+    assert run.resume_command() == words
 
 
 def test_the_log_is_stamped(run):
@@ -212,3 +216,10 @@ def test_run_json_is_for_any_reader(run):
     run.finish("failed", result={"train_loss": float("nan"), "excess_interval": [0.1, float("inf")]})
     json.dumps(run.info(), allow_nan=False)
     assert run.info()["result"] == {"train_loss": None, "excess_interval": [0.1, None]}
+
+
+def test_a_renamed_run_answers_to_both_names(tmp_path):
+    workspace = Workspace(tmp_path)
+    run = Run.create(workspace, "first", "pretrain", ["x"], "", 0, {})
+    run.update(name="second")
+    assert Run.open(workspace, "second").id == Run.open(workspace, "first").id == run.id

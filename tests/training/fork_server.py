@@ -1,10 +1,13 @@
 """Runs training commands in forked children of one process that has imported everything already.
 
-Reads one JSON object a line: `argv` for `training.pretrain`, and what is to befall the child. `kill` is where it dies
-by SIGKILL: `["step", 7]` after that optimizer step, `["save", 8]` in the middle of writing that checkpoint's state,
-`["publish", 8]` between the checkpoint and the run's root. `signal` is one it gets after a step, `poison` a step whose
-loss is a NaN, `file_limit` the largest file it may write. Answers with its exit status and what it printed.
-Nothing is computed here before forking: OpenMP's threads do not survive a fork.
+Reads one JSON object a line: `argv` for `training.pretrain`, and what is to befall the child; answers with its process
+number. `{"wait": pid}` is answered with a child's exit status and what it printed, when it has ended.
+
+`kill` is where the child dies by SIGKILL: `["step", 7]` after that optimizer step, `["save", 8]` in the middle of
+writing that checkpoint's state, `["publish", 8]` between the checkpoint and the run's root. `signal` is one it gets
+after a step, `poison` a step whose loss is a NaN, `file_limit` the largest file it may write, `slow` how many seconds
+each step takes, `dawdle` how many its data take. `launched` is the run that it is the process of, as `hub.launch`
+leaves one. Nothing is computed here before forking: OpenMP's threads do not survive a fork.
 """
 
 import json
@@ -13,25 +16,35 @@ import resource
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data.console import cli
-from training import loop, pretrain, state
+from hub.process import now, this_process
+from hub.runs import Run
+from training import loop, pretrain, setup, state
 
 
 def main() -> None:
+    outputs = {}
     for line in sys.stdin:
         order = json.loads(line)
-        with tempfile.TemporaryFile() as output:
+        if "wait" in order:
+            output = outputs.pop(order["wait"])
+            _, status = os.waitpid(order["wait"], 0)
+            output.seek(0)
+            answer = {"code": os.waitstatus_to_exitcode(status), "output": output.read().decode(errors="replace")}
+            output.close()
+        else:
+            output = tempfile.TemporaryFile()  # noqa: SIM115 - it is read when the child has ended
             pid = os.fork()
             if pid == 0:
                 child(order, output.fileno())
-            _, status = os.waitpid(pid, 0)
-            output.seek(0)
-            text = output.read().decode(errors="replace")
-        print(json.dumps({"code": os.waitstatus_to_exitcode(status), "output": text}), flush=True)
+            outputs[pid] = output
+            answer = {"pid": pid}
+        print(json.dumps(answer), flush=True)
 
 
 def child(order: dict, output: int) -> None:
@@ -48,6 +61,13 @@ def child(order: dict, output: int) -> None:
         after_step(step, lambda: os.kill(os.getpid(), signal.Signals[number]))
     if order.get("poison"):
         poison(order["poison"])
+    if order.get("slow"):
+        after_step(None, lambda: time.sleep(order["slow"]))
+    if order.get("dawdle"):
+        make_data = setup.make_data
+        setup.make_data = lambda *given: time.sleep(order["dawdle"]) or make_data(*given)
+    if order.get("launched"):
+        Run(Path(order["launched"])).update(status="queued", queued_at=now(), process=this_process())
     try:
         cli(pretrain.main)
     except SystemExit as done:
@@ -90,12 +110,13 @@ def plan(where: str, step: int) -> None:
         loop.publish = unpublished
 
 
-def after_step(step: int, act) -> None:
+def after_step(step: int | None, act) -> None:
+    """Do something after one step, or after each."""
     inner = loop.optimizer_step
 
     def stepped(job, model, optimizer, number):
         result = inner(job, model, optimizer, number)
-        if number + 1 == step:
+        if step in (None, number + 1):
             act()
         return result
 

@@ -1,15 +1,11 @@
 """A killed run, resumed, ends with the same bits as one never stopped: weights, optimizer, metrics."""
 
-import json
 import random
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 STEPS, SAVE_EVERY = 24, 4
-TIMES = ("tokens_sec", "seconds")  # what a clock decides
 RECIPE = [
     *("--train.steps", str(STEPS), "--train.save_every", str(SAVE_EVERY), "--train.log_every", "3"),
     *("--train.eval_every", "8", "--train.eval_sequences", "4", "--train.sample_every", "12"),
@@ -20,42 +16,9 @@ RECIPE = [
 ]  # fmt: skip
 
 
-def record(workspace: Path) -> dict:
-    """Everything of the only run that must not depend on how often it was killed."""
-    (run,) = (path.parent for path in workspace.glob("runs/*/run.json"))
-    last = run / "checkpoints" / f"step-{STEPS:06d}"
-    state = torch.load(last / "state" / "training.pt", weights_only=True)
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    table = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
-    kept = [i for i, name in enumerate(table[0]) if name not in TIMES]
-    return {
-        "weights": load_file(last / "model.safetensors"),
-        "root": load_file(run / "model.safetensors"),
-        "optimizer": flat(state["optimizer"]),
-        "random": state["random"][0]["torch"],
-        "metrics": [{key: value for key, value in row.items() if key not in TIMES} for row in rows],
-        "csv": [[row[i] for i in kept] for row in table],
-        "samples": (run / "samples.jsonl").read_text(),
-    }
-
-
-def flat(value, path: str = "") -> dict:
-    if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{path}/{key}").items()}
-    if isinstance(value, list | tuple):
-        return {k: v for i, inner in enumerate(value) for k, v in flat(inner, f"{path}/{i}").items()}
-    return {path: value}
-
-
-def assert_same(one: dict, other: dict) -> None:
-    for part in ("weights", "root", "optimizer"):
-        assert one[part].keys() == other[part].keys()
-        for name, value in one[part].items():
-            theirs = other[part][name]
-            assert torch.equal(value, theirs) if isinstance(value, torch.Tensor) else value == theirs, f"{part} {name}"
-    assert torch.equal(one["random"], other["random"])
-    for part in ("metrics", "csv", "samples"):
-        assert one[part] == other[part], part
+def only_run(workspace: Path) -> Path:
+    (record,) = workspace.glob("runs/*/run.json")
+    return record.parent
 
 
 def kills(seed: int) -> list[list]:
@@ -75,7 +38,7 @@ def kills(seed: int) -> list[list]:
         pytest.param(2, True, marks=pytest.mark.slow),
     ],
 )
-def test_killed_and_resumed_equals_never_stopped(pretrain, milk, tmp_path, threads, compiled):
+def test_killed_and_resumed_equals_never_stopped(pretrain, milk, tmp_path, assert_same_bits, threads, compiled):
     recipe = [
         *RECIPE,
         "--data.corpus",
@@ -98,19 +61,19 @@ def test_killed_and_resumed_equals_never_stopped(pretrain, milk, tmp_path, threa
     code, output = pretrain(killed, "--resume", "latest")
     assert code == 0, output
     assert "resuming" in output
-    assert_same(record(whole), record(killed))
+    assert_same_bits(only_run(whole), only_run(killed))
 
     if threads == 2:  # the same seed twice gives the same bits; one run of each kind is enough to tell
         code, output = pretrain(tmp_path / "again", *recipe)
         assert code == 0, output
-        assert_same(record(whole), record(tmp_path / "again"))
+        assert_same_bits(only_run(whole), only_run(tmp_path / "again"))
 
 
 def test_torn_and_tampered_checkpoints_are_passed_over_by_name(pretrain, milk, tmp_path):
     recipe = [*RECIPE, "--data.corpus", str(milk), "--train.threads", "1", "--train.compile", "false"]
     code, output = pretrain(tmp_path, *recipe, kill=["step", 17])
     assert code == -9, output
-    (run,) = (path.parent for path in tmp_path.glob("runs/*/run.json"))
+    run = only_run(tmp_path)
     torn, tampered = (run / "checkpoints" / f"step-{step:06d}" for step in (16, 12))
     file = torn / "state" / "training.pt"
     file.write_bytes(file.read_bytes()[:-100])

@@ -1,0 +1,81 @@
+"""The server from outside: what it exposes, whom it refuses, and that a program can use it."""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ENDPOINTS = {
+    "/list_runs", "/show_run", "/metrics", "/start_training", "/control_run", "/run_status",
+    "/list_corpora", "/tokenize", "/generate", "/attention",
+}  # fmt: skip
+
+
+def test_importing_the_page_writes_nothing(tmp_path):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from app import demo; print(type(demo).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip().endswith("Blocks"), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--host", "0.0.0.0"], "set --auth"),
+        (["--host", "0.0.0.0", "--auth", "ada"], "USER:PASSWORD"),
+        (["--port", "99999"], "--port"),
+        (["--allow", "nowhere-at-all"], "nowhere-at-all"),
+    ],
+)
+def test_a_server_that_cannot_be_or_must_not_be_is_refused(flags, said, tmp_path, monkeypatch):
+    import app
+
+    monkeypatch.setattr(sys, "argv", ["app.py", *flags, "--workspace", str(tmp_path / "lab")])
+    monkeypatch.delenv("LLM_LAB_AUTH", raising=False)
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    with pytest.raises((ValueError, OSError), match=said):
+        app.main()
+    assert not (tmp_path / "lab").exists()
+
+
+def test_endpoints_are_named_and_documented_and_nothing_else_is(server):
+    info = json.load(urllib.request.urlopen(f"{server.url}/gradio_api/info"))
+    assert set(info["named_endpoints"]) == ENDPOINTS
+    assert info["unnamed_endpoints"] == {}
+    for name, endpoint in info["named_endpoints"].items():
+        assert len(endpoint.get("description", "")) > 20, f"{name} is not documented"
+
+
+def get(url: str, **headers) -> int:
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_rebound_name_and_another_page_are_refused(server):
+    assert get(server.url) == 200
+    assert get(server.url, Host="evil.example") == 403
+    assert get(f"{server.url}/gradio_api/info", Origin="http://evil.example") == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd", "/gradio_api/file=../../../../etc/passwd", "/gradio_api/file=%2fetc%2fpasswd",
+        "/gradio_api/file=..%2f..%2fetc%2fpasswd", "/gradio_api/file=pyproject.toml", "/gradio_api/file=app.py",
+        "/file=/etc/passwd", "/assets/..%2f..%2f..%2fetc%2fpasswd", "/static/%2e%2e/%2e%2e/pyproject.toml",
+    ],
+)  # fmt: skip
+def test_no_file_of_the_machine_is_served(server, path):
+    try:
+        body = urllib.request.urlopen(f"{server.url}{path}", timeout=10).read()
+    except urllib.error.HTTPError as error:
+        assert error.code in (403, 404)
+        body = error.read()
+    assert b"root:" not in body and b"[project]" not in body and b"import gradio" not in body
