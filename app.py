@@ -24,6 +24,8 @@ from data.access import Access
 from data.console import Parser, cli
 from data.workspace import Workspace
 from hub.guard import LOOPBACK, UPLOAD_LIMIT, Guard, is_loopback, parse_auth
+from hub.loaded import model_choices
+from page.tab import QUICK, answer
 
 PAGE = Path(__file__).parent / "page"
 PORT = 7860
@@ -68,6 +70,8 @@ def build(access: Access) -> gr.Blocks:
                 attention = interpret.tab_attention.build(access)
         for tab in (models_tab, train_tab, data_tab, generate_tab, attention_tab):
             tab.select(None, js=KEEP_TAB.format(tab=tab.id), api_visibility="private")
+        for tab, model in ((generate_tab, generate.model), (attention_tab, attention.model)):
+            tab.select(answer(partial(newest_model, access)), model, model, **QUICK)
         models.run_id.change(None, models.run_id, js=KEEP_RUN, api_visibility="private")
         lead(models.to_generate, models.run_id, tabs, "generate", generate.model)
         lead(models.to_attention, models.run_id, tabs, "attention", attention.model)
@@ -79,11 +83,17 @@ def build(access: Access) -> gr.Blocks:
 
 def lead(button: gr.Button, source: gr.components.Component, tabs: gr.Tabs, tab: str, target) -> None:
     """Clicking `button` takes what stands in `source` to another tab's `target`."""
-    button.click(partial(go, tab), source, [tabs, target], api_visibility="private", show_progress="hidden")
+    button.click(partial(go, tab), source, [tabs, target], **QUICK)
 
 
 def go(tab: str, value: str) -> tuple:
     return gr.Tabs(selected=tab), value
+
+
+def newest_model(access: Access, chosen: str | None) -> gr.Dropdown:
+    """What can be opened by now, and the newest of it where nothing is chosen yet."""
+    choices = model_choices(access.workspace)
+    return gr.Dropdown(choices=choices, value=chosen or (choices[0][1] if choices else None))
 
 
 def arrive(request: gr.Request) -> tuple:

@@ -25,8 +25,13 @@ def fill(tab, elem_id: str, text: str) -> None:
     field.press("Tab")
 
 
-def status_of_page(tab) -> str:
-    return tab.locator("#train-status .lab-badge").inner_text()
+def choose(tab, elem_id: str, text: str) -> None:
+    field = tab.locator(f"#{elem_id} input").first
+    field.click()
+    option = tab.get_by_role("option", name=text)
+    option.first.wait_for()
+    field.fill(text)
+    option.first.click()
 
 
 def wait_for_status(tab, *wanted: str, seconds: float = 60) -> None:
@@ -144,8 +149,9 @@ def own_text_run(chromium, server, tmp_path_factory):
     page.locator("#data-detail", has_text="documents").wait_for()
 
     page.get_by_role("tab", name="Tokenizers").click()
+    page.locator("#data-tokenizer-new button").first.click()
     fill(page, "data-tokenizer-name", "rhymes-300")
-    fill(page, "data-tokenizer-corpus", "rhymes")
+    choose(page, "data-tokenizer-corpus", "rhymes")
     fill(page, "data-tokenizer-size", "300")
     page.locator("#data-tokenizer-train").click()
     page.locator("#data-tokenizers", has_text="rhymes-300").wait_for(timeout=60_000)
@@ -178,6 +184,7 @@ def test_the_finished_run_opens_generates_and_shows_its_attention(tab, server, o
     tab.locator("#generate-runners-up", has_text="%").wait_for()
 
     visit(tab, server, "attention")
+    tab.wait_for_function("document.querySelector('#attention-model input').value !== ''")  # the newest is chosen
     fill(tab, "attention-prompt", "One, two, buckle my shoe.")
     tab.locator("#attention-show").click()
     tab.locator("#attention-view [data-layer='1'][data-head='2']").click(timeout=60_000)
