@@ -12,6 +12,7 @@ import gradio as gr
 
 from page.html import CLICKS
 
+LONGEST = 400  # characters of a sentence in the page
 QUICK = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 """For a handler that only reads: no part of the API, no spinner, any number at once."""
 MODEL = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
@@ -52,10 +53,16 @@ def _told(error: Exception) -> gr.Error:
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, ValueError | OSError):
-        return gr.Error(" ".join(str(error).split()), title="That does not work", print_exception=False)
+        return gr.Error(_sentence(error), title="That does not work", print_exception=False)
     logging.getLogger("llm_lab").exception("a handler of the page failed")
     return gr.Error(
-        f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (the server's log has more)",
+        f"{type(error).__name__}: {_sentence(error)} (the server's log has more)",
         title="Something broke on our side",
         print_exception=False,
     )
+
+
+def _sentence(error: Exception) -> str:
+    """What it says, in one line; the middle is left out where somebody's megabyte of input is quoted in it."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= LONGEST else f"{said[: LONGEST // 2]} … {said[-LONGEST // 2 :]}"

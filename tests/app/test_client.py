@@ -44,9 +44,9 @@ def test_a_program_trains_follows_and_generates(client, finished):
     assert finished in [row["id"] for row in client.predict(api_name="/list_runs")]
     shown = client.predict(run=finished, api_name="/show_run")
     assert shown["status"] == "completed" and shown["checkpoints"]
-    columns = client.predict(run=finished, columns=["train_loss"], points=100, api_name="/metrics")
-    assert columns["step"] == list(range(1, 13))
-    assert all(0 < loss < 10 for loss in columns["train_loss"])
+    loss = client.predict(run=finished, columns=["train_loss"], points=100, api_name="/metrics")["train_loss"]
+    assert loss["step"] == list(range(1, 13))
+    assert all(0 < value < 10 for value in loss["value"])
     written = client.predict(model=finished, prompt="I had", max_new_tokens=8, seed=3, api_name="/generate")
     again = client.predict(model=finished, prompt="I had", max_new_tokens=8, seed=3, api_name="/generate")
     assert written == again and written
