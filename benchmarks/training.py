@@ -238,6 +238,7 @@ def lab_job(folder: str, threads: int, steps: int):
     from hub.runs import Run
     from modeling import LabGPTConfig, LabGPTForCausalLM
     from training.loop import Job
+    from training.machine import choose_attention
     from training.recipe import TrainRecipe
 
     torch.set_num_threads(threads)
@@ -245,6 +246,7 @@ def lab_job(folder: str, threads: int, steps: int):
     recipe = TrainRecipe(
         steps=steps, batch_size=BATCH, context=CONTEXT, optimizer="adamw", learning_rate=1e-3, start="anywhere",
         embedding_learning_rate=1e-3, device="cpu", compile=True, threads=threads,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
         eval_every=10**7, sample_every=10**7, save_every=10**7,
     )  # fmt: skip
     config = LabGPTConfig(
@@ -252,9 +254,11 @@ def lab_job(folder: str, threads: int, steps: int):
         max_position_embeddings=CONTEXT, bos_token_id=0, eos_token_id=0, pad_token_id=0,
         qk_norm=False,  # neither peer has one
     )  # fmt: skip
+    model = LabGPTForCausalLM(config)
+    model.set_attn_implementation(choose_attention("cpu", True, CONTEXT))  # as training/setup.py does
     run = Run.create(Workspace(folder), "bench", "pretrain", ["bench"], "", 0, {})
     batches = Batches(random_ids(2**20).astype(np.uint16), np.zeros(1, dtype=np.int64), CONTEXT, BATCH, 0)
-    return Job(run, recipe, LabGPTForCausalLM(config), None, batches, None, Accelerator(cpu=True))
+    return Job(run, recipe, model, None, batches, None, Accelerator(cpu=True))
 
 
 def logging_share(arguments) -> float:

@@ -21,6 +21,7 @@ from training.diagnostics import UpdateRatio, dead_units
 from training.evaluate import Evaluator, sample_texts
 from training.listener import Listener
 from training.log import Log
+from training.machine import compile_options
 from training.optimizers import build_optimizer
 from training.recipe import TrainRecipe
 from training.schedule import rate_at
@@ -57,7 +58,8 @@ def train(job: Job, checkpoint=None) -> str:
         step = step_of(checkpoint)
         if (checkpoint / STATE).is_dir():  # a fork may begin with another optimizer
             state.restore(checkpoint / STATE, accelerator, model, optimizer)
-    compiled = torch.compile(model, dynamic=False) if recipe.compile else model
+    options = compile_options(recipe.device, recipe.deterministic)
+    compiled = torch.compile(model, dynamic=False, options=options) if recipe.compile else model
     log = Log(job.run, recipe, step, enabled=accelerator.is_main_process)
     with log, Listener(job.run, accelerator) as listener:
         keep = Keeper(job, model, optimizer, log)

@@ -7,6 +7,8 @@ import time
 import torch
 from transformers import PreTrainedConfig
 
+SHORT_CONTEXT = 128  # up to which attention written out beats the fused kernel in a compiled CPU step
+
 
 def choose_device(wanted: str) -> str:
     """`auto` -> the best there is; a device that is not there is a ValueError that names those that are."""
@@ -30,6 +32,26 @@ def core_count() -> int:
 def has_compiler() -> bool:
     """torch.compile builds C++ kernels for the CPU: without a compiler it cannot."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name)
+
+
+def choose_attention(device: str, compiled: bool, context: int) -> str:
+    """`eager`, softmax attention written out, or `sdpa`, the library's fused kernel: whichever is faster there.
+
+    Compiled for the CPU, the written-out one wins while the scores are small: 8 % of a step at a context of 64, 3 % at
+    128; at 256 it loses 7 % (benchmarks/LOG.md).
+    """
+    return "eager" if device == "cpu" and compiled and context <= SHORT_CONTEXT else "sdpa"
+
+
+def compile_options(device: str, deterministic: bool) -> dict | None:
+    """What the compiler is told beyond its defaults: on the CPU, to call its kernels from C++ and not from Python.
+
+    Without determinism it may also choose each product's kernel by trial, which another process may decide otherwise.
+    """
+    if device != "cpu":
+        return None
+    by_trial = {} if deterministic else {"max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
+    return {"cpp_wrapper": True, **by_trial}
 
 
 def supported_precisions(device: str) -> list[str]:

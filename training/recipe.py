@@ -86,8 +86,10 @@ class TrainRecipe:
     """Number format of the forward and backward pass; weights stay in fp32."""
     compile: bool | Literal["auto"] = "auto"
     """torch.compile; `auto` compiles where a compiler is found and the run is long enough to repay it."""
+    attn_implementation: Literal["auto", "eager", "sdpa"] = "auto"
+    """Softmax attention written out, or by the library's fused kernel; `auto` takes the faster one."""
     deterministic: bool = True
-    """Only algorithms that give the same bits each time. Costs 6-10 % of a compiled CPU step."""
+    """Only algorithms that give the same bits each time; they cost a few percent of a compiled CPU step."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; part of what makes bits repeatable. All cores when left out, and then recorded."""
     activation_checkpointing: bool = False

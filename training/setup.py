@@ -27,7 +27,7 @@ from hub.runs import Run
 from training.architecture import build_config, build_model
 from training.evaluate import Evaluator
 from training.loop import Job
-from training.machine import choose_device, core_count, has_compiler, supported_precisions
+from training.machine import choose_attention, choose_device, core_count, has_compiler, supported_precisions
 from training.recipe import Recipe, TrainRecipe
 
 DEFAULT_STEPS = 680  # of the first run: minutes on two cores
@@ -96,6 +96,9 @@ def resolve(recipe: Recipe, data: Data) -> Recipe:
         train = dataclasses.replace(train, steps=steps, epochs=None)
     if train.compile == "auto":
         train = dataclasses.replace(train, compile=has_compiler() and train.steps >= COMPILE_WORTH_STEPS)
+    if train.attn_implementation == "auto":
+        attention = choose_attention(train.device, train.compile, train.context)
+        train = dataclasses.replace(train, attn_implementation=attention)
     names = {"corpus": data.corpus.name, "tokenizer": data.tokenizer.name}
     return Recipe(dataclasses.replace(recipe.data, **names), recipe.model, train)
 
@@ -117,6 +120,8 @@ def make_model(recipe: Recipe, data: Data):
     config = build_config(recipe.model, len(tokenizer), recipe.train.context, special_tokens(tokenizer))
     set_seed(recipe.train.seed)
     model = build_model(config)
+    if recipe.train.attn_implementation == "eager" or model._supports_sdpa:
+        model.set_attn_implementation(recipe.train.attn_implementation)
     if recipe.train.activation_checkpointing:
         model.activation_checkpointing_enable()
     return model
@@ -216,4 +221,7 @@ def count_parameters(model) -> dict[str, int]:
 
 def load_weights(model, checkpoint: Path):
     """The checkpoint's weights into a model of the same architecture."""
-    return type(model).from_pretrained(checkpoint, config=model.config, dtype=torch.float32)
+    attention = model.config._attn_implementation  # no part of a saved configuration
+    return type(model).from_pretrained(
+        checkpoint, config=model.config, dtype=torch.float32, attn_implementation=attention
+    )
