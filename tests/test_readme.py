@@ -4,9 +4,11 @@ import re
 import runpy
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from data.workspace import Workspace
 from training.architecture import build_config
@@ -60,3 +62,13 @@ def test_the_pages_point_at_files_that_are_there():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} points at {target}"
+
+
+def test_a_space_installs_what_the_project_needs():
+    """Spaces read requirements.txt and the README's head, and know nothing of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == project["dependencies"]
+    head = yaml.safe_load((ROOT / "README.md").read_text(encoding="utf-8").split("---")[1])
+    assert (ROOT / head["app_file"]).is_file()
+    assert f"gradio=={head['sdk_version']}" in (ROOT / "constraints.txt").read_text(encoding="utf-8")

@@ -109,7 +109,7 @@ class Listener(AbstractContextManager):
 
     def _say(self, status: str, step: int) -> None:
         if self.accelerator.is_main_process:
-            self.run.update(status=status)
+            self.run.update(status=status, progress={"step": step})  # a heartbeat may have been a second ago
             self.run.log(f"step {step}: {status}")
 
 

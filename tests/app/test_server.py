@@ -8,6 +8,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
+
+from data.access import Access
+from data.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDPOINTS = {
@@ -79,3 +83,25 @@ def test_no_file_of_the_machine_is_served(server, path):
         assert error.code in (403, 404)
         body = error.read()
     assert b"root:" not in body and b"[project]" not in body and b"import gradio" not in body
+
+
+def test_read_only_shows_and_changes_nothing(tmp_path):
+    import app
+
+    access = Access(Workspace(tmp_path / "lab"), read_only=True)
+    with TestClient(app.create_app(access, hosts=None)) as client:
+        assert client.get("/", headers={"Host": "someone-lab.example.org"}).status_code == 200
+        for endpoint, data in {"start_training": [{}, "x"], "control_run": ["latest", "stop"]}.items():
+            event = client.post(f"/gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
+            assert "read-only" in client.get(f"/gradio_api/call/{endpoint}/{event}").text
+        assert client.post("/gradio_api/upload", files={"files": b"x"}).status_code == 403
+    assert not (tmp_path / "lab").exists()
+
+
+def test_a_password_stands_before_every_route_of_the_page(tmp_path):
+    import app
+
+    with TestClient(app.create_app(Access(Workspace(tmp_path)), hosts=None, auth=("ada", "secret"))) as client:
+        for path in ("/", "/config", "/gradio_api/info", "/gradio_api/queue/status", "/theme.css", "/nothing"):
+            assert client.get(path).status_code == 401, path
+        assert client.get("/", auth=("ada", "secret")).status_code == 200
