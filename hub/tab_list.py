@@ -65,7 +65,7 @@ def build_comparison(access: Access, ticked: gr.State, compare: gr.Button) -> No
     with gr.Column(visible=False, elem_id="models-compare", elem_classes="lab-models-panel") as panel:
         with gr.Row():
             axis = gr.Radio(draw.AXIS_CHOICES, value="step", label="Against", elem_id="models-compare-axis")
-            log_y = gr.Checkbox(label="Logarithmic loss", min_width=120)
+            log_y = gr.Checkbox(True, label="Logarithmic loss", min_width=120)
             close = gr.Button("Close the comparison", size="sm", scale=0, min_width=180)
         drawn = html()
     look = answer(partial(compared, access))

@@ -42,7 +42,7 @@ def build(access: Access, run_id: gr.Textbox, panel: gr.Column, head: gr.HTML) -
         with gr.Tab("Curves"):
             with gr.Row():
                 axis = gr.Radio(draw.AXIS_CHOICES, value="step", label="Against", elem_id="models-axis")
-                log_y = gr.Checkbox(label="Logarithmic loss", min_width=120, elem_id="models-log-y")
+                log_y = gr.Checkbox(True, label="Logarithmic loss", min_width=120, elem_id="models-log-y")
             parts["curves"] = html(elem_id="models-curves")
         for part in ("samples", "checkpoints", "recipe", "origin", "log"):
             with gr.Tab(part.capitalize()):

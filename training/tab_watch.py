@@ -60,7 +60,7 @@ def build(access: Access) -> Watch:
         buttons = {verb: gr.Button(words, size="sm", min_width=100, interactive=False, elem_id=f"train-{verb}")
                    for verb, words in (("pause", "Pause"), ("resume", "Resume"), ("stop", STOP), ("save", "Save now"),
                                        ("fork", "Fork"))}  # fmt: skip
-    log_y = gr.Checkbox(label="Logarithmic loss", elem_id="train-log-y", container=False)
+    log_y = gr.Checkbox(True, label="Logarithmic loss", elem_id="train-log-y", container=False)
     parts = {"head": head, **buttons, "loss": html(elem_id="train-loss"), "small": html(elem_id="train-small")}
     with gr.Row():
         with gr.Column(min_width=300):
