@@ -1,6 +1,7 @@
-"""Settings shared by all tests: two threads, no network, compiled kernels cached between tests."""
+"""Shared by all tests: two threads, no network, compiled kernels cached between tests, and a browser."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,14 @@ import torch
 from data.workspace import Workspace
 
 torch.set_num_threads(2)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pytest_collection_modifyitems(items):
@@ -27,3 +36,16 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
     return Workspace(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """One for a module: while it is open an event loop runs in this thread, and a thread can have only one."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()

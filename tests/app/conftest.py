@@ -1,7 +1,6 @@
 """The real server in a process of its own, and a real browser before it."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,14 +13,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 class Server:
@@ -79,18 +70,6 @@ def end_runs(workspace: Path) -> None:
     for run in all_runs(Workspace(workspace)):
         if run.status in LIVE and run.info()["process"]:
             os.kill(run.info()["process"]["pid"], signal.SIGKILL)
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The Attention tab: what is packed is what was computed, one endpoint, and a browser that shows it as text."""
 
 import base64
-import shutil
 import zlib
 
 import gradio as gr
@@ -22,7 +21,6 @@ from modeling import LabGPTConfig
 
 MARKUP = "<script>document.title='taken'</script>"
 PROMPT = f"the cat {MARKUP} sat\non the mat"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def unpack(text: str, kind: str) -> np.ndarray:
@@ -147,25 +145,19 @@ def test_mistakes_come_back_as_sentences(client, folder, arguments, sentence):
 
 
 @pytest.fixture
-def page(server, folder):
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.problems = []
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.goto(server)
-        page.set_default_timeout(20_000)
-        page.locator("#attention-model input").fill(str(folder))  # not in the list: typed
-        page.locator("#attention-model input").press("Enter")
-        page.locator("#attention-prompt textarea").fill(PROMPT)
-        page.click("#attention-show")
-        page.wait_for_selector("#attention-view button[data-head]")
-        yield page
-        browser.close()
+def page(chromium, server, folder):
+    page = chromium.new_page(viewport={"width": 1280, "height": 1000})
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.goto(server)
+    page.set_default_timeout(20_000)
+    page.locator("#attention-model input").fill(str(folder))  # not in the list: typed
+    page.locator("#attention-model input").press("Enter")
+    page.locator("#attention-prompt textarea").fill(PROMPT)
+    page.click("#attention-show")
+    page.wait_for_selector("#attention-view button[data-head]")
+    yield page
+    page.close()
 
 
 @pytest.mark.browser

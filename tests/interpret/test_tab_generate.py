@@ -2,7 +2,6 @@
 
 import math
 import shlex
-import shutil
 import time
 from html.parser import HTMLParser
 
@@ -34,7 +33,6 @@ MARKUP = "<script>document.title='taken'</script>"
 PROMPT = f"the cat {MARKUP} sat"
 FIELDS = (12, False, 1, None, None, 1, 5)  # as settings_from takes them; 5 is the seed
 CONTEXT = 96
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -412,18 +410,12 @@ def test_mistakes_come_back_as_sentences(client, arguments, sentence):
 
 
 @pytest.fixture
-def page(server):
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
-        page.goto(server)
-        page.set_default_timeout(20_000)
-        yield page
-        browser.close()
+def page(chromium, server):
+    page = chromium.new_page()
+    page.goto(server)
+    page.set_default_timeout(20_000)
+    yield page
+    page.close()
 
 
 @pytest.mark.browser
