@@ -4,6 +4,8 @@ May import the tabs and what they are opened with. Wires what leads from one tab
 keeps the tab and the run that are looked at in the address, so that a reload, or a link sent to somebody, comes back.
 """
 
+import asyncio
+import logging
 import os
 import socket
 from functools import partial
@@ -156,8 +158,15 @@ def main() -> int:
     shown = "127.0.0.1" if given.host == "0.0.0.0" else f"[{given.host}]" if ":" in given.host else given.host
     print(f"LLM Lab: http://{shown}:{given.port}, workspace {access.workspace.root}")
     print("Ctrl-C ends the page; what trains goes on", flush=True)
+    logging.getLogger("uvicorn.error").addFilter(is_news)
     uvicorn.run(app, host=given.host, port=given.port, log_level="warning", timeout_graceful_shutdown=2)
     return 0
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the server's log is one: that a page was still open when the server ended is none."""
+    left_open = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not left_open and "graceful shutdown exceeded" not in record.getMessage()
 
 
 def check_free(host: str, port: int) -> None:

@@ -1,6 +1,7 @@
 """The server from outside: what it exposes, whom it refuses, and that a program can use it."""
 
 import json
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -8,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from gradio_client import Client
 from starlette.testclient import TestClient
 
 from data.access import Access
@@ -105,3 +107,10 @@ def test_a_password_stands_before_every_route_of_the_page(tmp_path):
         for path in ("/", "/config", "/gradio_api/info", "/gradio_api/queue/status", "/theme.css", "/nothing"):
             assert client.get(path).status_code == 401, path
         assert client.get("/", auth=("ada", "secret")).status_code == 200
+
+
+def test_ctrl_c_ends_it_quietly_while_a_page_is_open(server):
+    Client(server.url, verbose=False)  # keeps a connection open, as a page does
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(timeout=20) is not None
+    assert "Traceback" not in server.log() and "ERROR" not in server.log()
