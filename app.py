@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 import data.tab
 import hub.tab_models
-import interpret.tab_attention
+import interpret.tab
 import interpret.tab_generate
 import training.tab
 from data.access import Access
@@ -68,15 +68,15 @@ def build(access: Access) -> gr.Blocks:
                 texts = data.tab.build(access)
             with gr.Tab("Generate", id="generate") as generate_tab:
                 generate = interpret.tab_generate.build(access)
-            with gr.Tab("Attention", id="attention") as attention_tab:
-                attention = interpret.tab_attention.build(access)
-        for tab in (models_tab, train_tab, data_tab, generate_tab, attention_tab):
+            with gr.Tab("Look inside", id="inspect") as inspect_tab:
+                inspect = interpret.tab.build(access)
+        for tab in (models_tab, train_tab, data_tab, generate_tab, inspect_tab):
             tab.select(None, js=KEEP_TAB.format(tab=tab.id), api_visibility="private")
-        for tab, model in ((generate_tab, generate.model), (attention_tab, attention.model)):
+        for tab, model in ((generate_tab, generate.model), (inspect_tab, inspect.model)):
             tab.select(answer(partial(newest_model, access)), model, model, **QUICK)
         models.run_id.change(None, models.run_id, js=KEEP_RUN, api_visibility="private")
         lead(models.to_generate, models.run_id, tabs, "generate", generate.model)
-        lead(models.to_attention, models.run_id, tabs, "attention", attention.model)
+        lead(models.to_inspect, models.run_id, tabs, "inspect", inspect.model)
         lead(models.to_train, models.run_id, tabs, "train", train.fork_from)
         lead(texts.to_train, texts.corpus, tabs, "train", train.corpus)
         page.load(arrive, None, [tabs, models.run_id], api_visibility="private")
@@ -101,7 +101,7 @@ def newest_model(access: Access, chosen: str | None) -> gr.Dropdown:
 def arrive(request: gr.Request) -> tuple:
     """`/?tab=generate&run=ID`: the tab and the run that the address names."""
     asked = dict(request.query_params)
-    known = asked.get("tab") in ("models", "train", "data", "generate", "attention")
+    known = asked.get("tab") in ("models", "train", "data", "generate", "inspect")
     return gr.Tabs(selected=asked["tab"]) if known else gr.skip(), asked.get("run") or gr.skip()
 
 

@@ -21,7 +21,7 @@ class ModelsTab:
 
     run_id: gr.Textbox
     to_generate: gr.Button
-    to_attention: gr.Button
+    to_inspect: gr.Button
     to_train: gr.Button
 
 
@@ -33,13 +33,13 @@ def build(access: Access) -> ModelsTab:
         head = html()
         with gr.Row():
             to_generate = tab_run.button("Open in Generate", "models-to-generate", variant="primary")
-            to_attention = tab_run.button("Open in Attention", "models-to-attention")
+            to_inspect = tab_run.button("Look inside", "models-to-inspect")
             to_train = tab_run.button("Fork in Train", "models-to-train")
             close = tab_run.button("Close", "models-close")
         tab_run.build(access, run_id, panel, head)
     close.click(lambda: "", None, run_id, **QUICK)
     build_api(access)
-    return ModelsTab(run_id, to_generate, to_attention, to_train)
+    return ModelsTab(run_id, to_generate, to_inspect, to_train)
 
 
 def build_api(access: Access) -> None:

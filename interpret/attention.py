@@ -1,6 +1,6 @@
 """What every head of a model attends to in a prompt: the weights themselves, checked, and five numbers a head.
 
-May import `hub` and `data`; of ours here only `interpret.writing`. Works on any causal language model that
+May import `hub` and `data`; of ours here `interpret.prompt`. Works on any causal language model that
 `hub.models` opened and gives plain arrays, so that the command and a page can show the same. docs/attention.md has the
 formulas.
 
@@ -18,10 +18,8 @@ import torch
 from torch import Tensor
 
 from data.console import cli
-from interpret.writing import positions_left, prompt_ids, spell
+from interpret.prompt import MAX_TOKENS, read_prompt
 
-MAX_TOKENS = 256  # of a 32 × 32 heads model the weights are then 268 MB
-MAX_CHARACTERS = 100_000  # far more than MAX_TOKENS tokens spell; more would only keep the tokenizer busy
 TOLERANCE = 1e-5  # float32 rows of MAX_TOKENS sum to 1 within 2e-6; narrower types get their own epsilon
 # what is told of a head: its name, what that means, and the unit
 STATISTICS = {
@@ -69,8 +67,8 @@ def patterns(model, tokenizer, prompt: str, max_tokens: int = MAX_TOKENS) -> Att
             "this model's attention is linear: it reads a running sum of all earlier tokens, and has no weight for "
             "each of them to show"
         )
-    ids, note = _cut(model, tokenizer, prompt, max_tokens)
-    recorded = _record(model, ids)
+    read = read_prompt(model, tokenizer, prompt, max_tokens)
+    recorded = _record(model, read.ids)
     if not recorded:
         raise ValueError(
             f"this model ({model.config.model_type}) gives no attention weights: a state-space or recurrent model has "
@@ -79,12 +77,12 @@ def patterns(model, tokenizer, prompt: str, max_tokens: int = MAX_TOKENS) -> Att
     for layer, weights in recorded.items():
         check(layer, weights)
     return Attention(
-        tokens=[spell(tokenizer, i) for i in ids],
-        ids=ids,
+        tokens=read.tokens,
+        ids=read.ids,
         layers=list(recorded),
         windows=[_window(model.config, layer) for layer in recorded],
         weights=np.stack([weights.float().cpu().numpy() for weights in recorded.values()]),
-        note=note,
+        note=read.note,
     )
 
 
@@ -137,25 +135,6 @@ def _of_layer(weights: np.ndarray, window: int | None) -> dict[str, np.ndarray]:
         "previous": rows[:, looking - 1, looking - 1].mean(-1),
         "itself": rows[:, looking - 1, looking].mean(-1),
     }
-
-
-def _cut(model, tokenizer, prompt: str, max_tokens: int) -> tuple[list[int], str]:
-    """The prompt's tokens, no more than asked for and than the model has positions; what was cut, as a sentence."""
-    if max_tokens < 2:
-        raise ValueError(f"max_tokens={max_tokens} must be at least 2: the first token can only look at itself")
-    if not prompt.strip():
-        raise ValueError("the prompt is empty: write a few words, whose attention can be shown")
-    if len(prompt) > MAX_CHARACTERS:
-        raise ValueError(f"the prompt has {len(prompt):,} characters: shorten it to {MAX_CHARACTERS:,} at most")
-    ids = prompt_ids(model, tokenizer, prompt)
-    if len(ids) < 2:
-        raise ValueError(f"the prompt {prompt!r} is a single token, which can only look at itself: write more")
-    positions = positions_left(model, 0)
-    kept = max_tokens if positions is None else min(max_tokens, positions)
-    if len(ids) <= kept:
-        return ids, ""
-    why = "" if kept == max_tokens else ", which is all the positions that the model has"
-    return ids[:kept], f"The prompt has {len(ids):,} tokens: only the first {kept:,} are read{why}."
 
 
 @torch.inference_mode()

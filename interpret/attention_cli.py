@@ -1,26 +1,23 @@
 """The command of `python -m interpret.attention`: a figure of the heads, the numbers behind it, and a table.
 
-May import `hub` and `data`; of ours here `interpret.attention`. The figure is drawn without pyplot, so that threads and
-processes do not share one.
+May import `hub` and `data`; of ours here `interpret.attention` and `figures`.
 """
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from data.console import Parser
 from data.workspace import Workspace
 from hub.models import open_model
 from hub.registry import table
-from interpret.attention import MAX_TOKENS, Attention, patterns, statistics
+from interpret.attention import Attention, patterns, statistics
+from interpret.figures import command_line, default_path, label, save, view_parser
 
 MAX_ROWS = 64  # a table of more heads is one of layers: each head's numbers are in the file
 LABELS = 64  # more tokens than that cannot be told apart along an axis of the figure
-LETTERS = 16  # of a token along an axis
 # Colour goes with the square root of the weight: among a hundred tokens even a strong weight is a few percent.
 SCALE = {"cmap": "Blues", "norm": PowerNorm(0.5, 0, 1)}
 
@@ -31,12 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     attention = patterns(*open_model(given.run, workspace), given.prompt, given.max_tokens)
     chosen = None if given.layer is None else (given.layer, given.head)
     figure = draw_heads(attention) if chosen is None else draw_head(attention, *chosen)
-    out = given.out or default_path(workspace, given.run, chosen)
-    numbers = out.with_suffix(".npz")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=130)
     heads = statistics(attention.weights, attention.windows)
-    save_numbers(numbers, attention, heads)
+    detail = "" if chosen is None else "layer-{}-head-{}".format(*chosen)
+    out, numbers = save(
+        figure, numbers_of(attention, heads), command_line("interpret.attention", arguments),
+        given.out or default_path(workspace, "attention", given.run, detail),
+    )  # fmt: skip
     if given.json:
         print(json.dumps(record(given, attention, heads, out, numbers), indent=2, ensure_ascii=False))
         return 0
@@ -48,43 +45,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None):
-    parser = Parser(
-        prog="python -m interpret.attention",
-        description="Draw what every head of a model attends to in a prompt, and count how far back and how sharply.",
-        epilog="examples:\n"
+    parser = view_parser(
+        "attention",
+        "Draw what every head of a model attends to in a prompt, and count how far back and how sharply.",
         "  python -m interpret.attention latest --prompt 'The cat saw the dog, and the dog ran.'\n"
         "  python -m interpret.attention latest@best --prompt 'The cat saw it.' --layer 0 --head 2 --out head.png\n"
         "  python -m interpret.attention Qwen/Qwen3-0.6B --prompt 'To be or not to be' --json",
     )
-    add = parser.add_argument
-    add("run", metavar="RUN[@REVISION]", help="a run's id, name or `latest`; a folder; an id on the Hub")
-    add("--prompt", metavar="TEXT", required=True, help="the text that is read")
-    add("--layer", metavar="L", type=int, help="with --head: draw that one head, large; layers count from 0")
-    add("--head", metavar="H", type=int, help="with --layer; heads count from 0")
-    add(
-        "--max-tokens", metavar="N", type=int, default=MAX_TOKENS,
-        help=f"read the prompt's first N tokens (default: {MAX_TOKENS})",
-    )  # fmt: skip
-    add(
-        "--out", metavar="FIGURE", type=Path,
-        help="where the figure goes, .png, .svg or .pdf, with the numbers beside it as .npz "
-        "(default: figures/attention-RUN.png in the workspace)",
-    )  # fmt: skip
-    add("--json", action="store_true", help="print the result for programs")
-    add("--workspace", metavar="DIR", help="default: $LLM_LAB_WORKSPACE, else ./workspace")
+    parser.add_argument("--layer", metavar="L", type=int, help="with --head: draw that one head, large; from 0")
+    parser.add_argument("--head", metavar="H", type=int, help="with --layer; heads count from 0")
     given = parser.parse_args(arguments)
     if (given.layer is None) != (given.head is None):
         raise ValueError("--layer and --head name one head together: give both, or neither for all heads")
-    if given.out and given.out.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--out {given.out} must end in .png, .svg or .pdf")
     return given
-
-
-def default_path(workspace: Workspace, ref: str, chosen: tuple[int, int] | None) -> Path:
-    """In the workspace, named after the model; drawing the same again replaces it."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", ref).strip("-.")
-    head = "" if chosen is None else "-layer-{}-head-{}".format(*chosen)
-    return workspace.room("figures") / f"attention-{name}{head}.png"
 
 
 def draw_heads(attention: Attention) -> Figure:
@@ -123,22 +96,15 @@ def draw_head(attention: Attention, layer: int, head: int) -> Figure:
     return figure
 
 
-def label(token: str) -> str:
-    """A token along an axis: its blanks visible, short, and no dollar signs, which would begin a formula."""
-    seen = token.replace(" ", "·").replace("\n", "↵").replace("\t", "→")
-    return (seen if len(seen) <= LETTERS else f"{seen[: LETTERS - 1]}…").replace("$", r"\$")
-
-
-def save_numbers(path: Path, attention: Attention, heads: dict[str, np.ndarray]) -> None:
-    """Everything that the figure shows and the table says; opens with `numpy.load(path)`."""
-    np.savez_compressed(
-        path,
-        weights=attention.weights,
-        tokens=np.array(attention.tokens),
-        ids=np.array(attention.ids),
-        layers=np.array(attention.layers),
+def numbers_of(attention: Attention, heads: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Everything that the figure shows and the table says."""
+    return {
+        "weights": attention.weights,
+        "tokens": np.array(attention.tokens),
+        "ids": np.array(attention.ids),
+        "layers": np.array(attention.layers),
         **heads,
-    )
+    }
 
 
 def show(attention: Attention, heads: dict[str, np.ndarray]) -> str:

@@ -1,6 +1,7 @@
-"""The Attention tab: what every head of a model attends to in a prompt.
+"""The Attention view: what every head of a model attends to in a prompt.
 
-May import `page`, `hub`, `data` and Gradio; of ours here `interpret.attention`, which does the work. The view itself is
+May import `page`, `hub`, `data` and Gradio; of ours here `interpret.attention`, which does the
+work, and the picker's components. The view itself is
 attention.html, attention.css and two scripts beside this file: all numbers of a prompt go to the browser once, and
 pointing at heads and tokens there asks the server nothing.
 """
@@ -8,36 +9,23 @@ pointing at heads and tokens there asks the server nothing.
 import base64
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import gradio as gr
 import numpy as np
 
 from data.access import Access
-from hub.loaded import loaded, model_choices
+from hub.loaded import loaded
 from interpret.attention import STATISTICS, Attention, patterns, statistics
-from page.tab import MODEL, QUICK, answer
+from interpret.tab_picker import Picked
+from page.tab import MODEL, answer
 
-EXAMPLE = "One day Tom and Lily went to the park. Tom had a red ball, and Lily wanted to play with it."
 SMALL = 64  # points along a side of a head's picture in the grid of all heads
 DIGITS = {"tokens": 2, "nats": 2, "%": 1}  # behind the point
 LARGE = 128  # tokens of the head that is shown large: more could not be told apart
 
 
-class AttentionTab(NamedTuple):
-    """The components that the app may fill or listen to."""
-
-    model: gr.Dropdown
-    prompt: gr.Textbox
-    show: gr.Button
-    view: gr.HTML
-
-
-def build(access: Access) -> AttentionTab:
-    """Lay the tab out inside the caller's `gr.Tab`."""
-
-    def choices() -> list[tuple[str, str]]:
-        return model_choices(access.workspace)
+def build(access: Access, picked: Picked) -> None:
+    """Lay the view out inside the caller's `gr.Tab`."""
 
     def see(ref: str | None, prompt: str) -> dict:
         return picture(patterns(*loaded(ref, access), prompt), ref)
@@ -57,16 +45,6 @@ def build(access: Access) -> AttentionTab:
         """
         return numbers(patterns(*loaded(model, access), prompt), layer, head)
 
-    found = choices()
-    with gr.Row():
-        model = gr.Dropdown(
-            found, value=found[0][1] if found else None, label="Model", allow_custom_value=True, scale=2,
-            min_width=280, info="A run, run@revision, a folder, or an id on the Hub", elem_id="attention-model",
-        )  # fmt: skip
-        prompt = gr.Textbox(
-            EXAMPLE, label="Prompt", info="The text that is read", lines=2, max_lines=6, scale=5,
-            min_width=320, elem_id="attention-prompt",
-        )  # fmt: skip
     show = gr.Button("Show", variant="primary", elem_id="attention-show")
     view = gr.HTML(
         html_template=beside("attention.html"),
@@ -76,10 +54,8 @@ def build(access: Access) -> AttentionTab:
         padding=False,
         elem_id="attention-view",
     )
-    model.focus(answer(lambda: gr.Dropdown(choices=choices())), None, model, **QUICK)
-    gr.on([show.click, prompt.submit], answer(see), [model, prompt], view, **MODEL)
+    gr.on([show.click, picked.prompt.submit], answer(see), [*picked], view, **MODEL)
     gr.api(answer(attention), api_name="attention", **{**MODEL, "api_visibility": "public"})
-    return AttentionTab(model, prompt, show, view)
 
 
 def beside(name: str) -> str:

@@ -183,9 +183,9 @@ def test_the_finished_run_opens_generates_and_shows_its_attention(tab, server, o
     tab.locator("#generate-output .lab-token").nth(3).click()
     tab.locator("#generate-runners-up", has_text="%").wait_for()
 
-    visit(tab, server, "attention")
-    tab.wait_for_function("document.querySelector('#attention-model input').value !== ''")  # the newest is chosen
-    fill(tab, "attention-prompt", "One, two, buckle my shoe.")
+    visit(tab, server, "inspect")
+    tab.wait_for_function("document.querySelector('#inspect-model input').value !== ''")  # the newest is chosen
+    fill(tab, "inspect-prompt", "One, two, buckle my shoe.")
     tab.locator("#attention-show").click()
     tab.locator("#attention-view [data-layer='1'][data-head='2']").click(timeout=60_000)
     tab.locator("#attention-view [data-token='3']").first.click()
@@ -198,7 +198,7 @@ def test_the_finished_run_opens_generates_and_shows_its_attention(tab, server, o
 def test_nothing_hangs_over_the_edge(tab, server, own_text_run, theme, width):
     """At a laptop's and a phone's width no tab scrolls sideways, and every control has a name for a screen reader."""
     tab.set_viewport_size({"width": width, "height": 800})
-    for name in ("models", "train", "data", "generate", "attention"):
+    for name in ("models", "train", "data", "generate", "inspect"):
         tab.goto(f"{server.url}/?tab={name}&run={own_text_run.id}&__theme={theme}")
         tab.get_by_role("tab", name=name.capitalize(), exact=True).first.wait_for()
         tab.wait_for_timeout(1000)

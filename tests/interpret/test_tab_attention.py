@@ -15,6 +15,7 @@ from data.access import Access
 from data.tokenizer_kinds import train_tokenizer
 from data.workspace import Workspace
 from hub.models import open_model
+from interpret import tab_picker
 from interpret.attention import Attention, patterns, statistics
 from interpret.tab_attention import LARGE, SMALL, build, picture, pool
 from modeling import LabGPTConfig
@@ -95,7 +96,7 @@ def folder(tmp_path_factory):
 def server(folder):
     access = Access(Workspace(folder.parents[1]))
     with gr.Blocks(analytics_enabled=False) as page, gr.Tabs(), gr.Tab("Attention"):
-        build(access)
+        build(access, tab_picker.build(access))
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
     yield url
     page.close()
@@ -151,9 +152,9 @@ def page(chromium, server, folder):
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.goto(server)
     page.set_default_timeout(20_000)
-    page.locator("#attention-model input").fill(str(folder))  # not in the list: typed
-    page.locator("#attention-model input").press("Enter")
-    page.locator("#attention-prompt textarea").fill(PROMPT)
+    page.locator("#inspect-model input").fill(str(folder))  # not in the list: typed
+    page.locator("#inspect-model input").press("Enter")
+    page.locator("#inspect-prompt textarea").fill(PROMPT)
     page.click("#attention-show")
     page.wait_for_selector("#attention-view button[data-head]")
     yield page
@@ -217,6 +218,6 @@ def test_it_fits_a_phone_and_a_mistake_is_a_sentence(page):
         page.locator(f"#attention-view {one}").bounding_box() for one in (".attention-map svg", ".attention")
     )
     assert image["x"] + image["width"] <= panel["x"] + panel["width"]
-    page.locator("#attention-prompt textarea").fill(" ")
+    page.locator("#inspect-prompt textarea").fill(" ")
     page.click("#attention-show")
     page.get_by_text("the prompt is empty").wait_for()

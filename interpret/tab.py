@@ -1,0 +1,24 @@
+"""The "Look inside" tab: one model and one prompt, and every view of what happens between them.
+
+May import Gradio and `data`; of ours the views, each a `tab_*.py` beside its work.
+"""
+
+import gradio as gr
+
+from data.access import Access
+from interpret import tab_attention, tab_picker
+from interpret.tab_picker import Picked
+
+VIEWS = {  # by id: what it is called, and what lays it out
+    "attention": ("Attention", tab_attention.build),
+}
+
+
+def build(access: Access) -> Picked:
+    """Lay the tab out inside the caller's `gr.Tab`; returns what the app may fill."""
+    picked = tab_picker.build(access)
+    with gr.Tabs(elem_id="inspect-views"):
+        for name, (title, lay_out) in VIEWS.items():
+            with gr.Tab(title, id=name, elem_id=f"inspect-{name}"):
+                lay_out(access, picked)
+    return picked
