@@ -151,7 +151,7 @@ def page(chromium, server, folder):
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.goto(server)
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     page.locator("#inspect-model input").fill(str(folder))  # not in the list: typed
     page.locator("#inspect-model input").press("Enter")
     page.locator("#inspect-prompt textarea").fill(PROMPT)

@@ -413,7 +413,7 @@ def test_mistakes_come_back_as_sentences(client, arguments, sentence):
 def page(chromium, server):
     page = chromium.new_page()
     page.goto(server)
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     yield page
     page.close()
 
