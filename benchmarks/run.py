@@ -8,7 +8,7 @@ import sys
 
 from data.console import Parser, cli
 
-BENCHMARKS = ("training", "generation", "encoding", "attention", "page")
+BENCHMARKS = ("training", "diagnostics", "generation", "encoding", "attention", "page", "estimate")
 
 
 def main() -> int:

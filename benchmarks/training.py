@@ -26,7 +26,6 @@ from data.console import Parser, cli
 
 LAYERS, HEADS, WIDTH, CONTEXT, BATCH, VOCABULARY = 4, 4, 128, 64, 12, 65
 SEGMENT = 50  # steps in one turn
-LOGGED_STEPS = 1000  # over which the cost of logging is measured
 TARGETS = {"trainer": 0.65, "nanogpt": 0.85}
 
 
@@ -262,59 +261,10 @@ def lab_job(folder: str, threads: int, steps: int):
 
 
 def logging_share(arguments) -> float:
-    """CPU time in logging, metrics, diagnostics and progress over the CPU time of all steps."""
-    from training import loop
-    from training.diagnostics import UpdateRatio
-    from training.log import Log
+    """CPU time in logging, metrics and progress over the CPU time of all steps."""
+    from benchmarks.diagnostics import cpu_shares
 
-    spent = 0.0
-    depth = 0
-
-    def timed(function):
-        def wrapper(*args, **kwargs):
-            nonlocal spent, depth
-            depth += 1
-            start = time.process_time()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                depth -= 1
-                if depth == 0:
-                    spent += time.process_time() - start
-
-        return wrapper
-
-    for owner, names in ((Log, ("buffer", "note", "flush")), (UpdateRatio, ("__init__", "measure"))):
-        for name in names:
-            setattr(owner, name, timed(getattr(owner, name)))
-    loop.dead_units = timed(loop.dead_units)
-    steps_begin = []
-    step = loop.optimizer_step
-
-    def stepped(job, model, optimizer, number):
-        nonlocal spent
-        result = step(job, model, optimizer, number)
-        if number == 20:  # compiled and warm
-            steps_begin.append(time.process_time())
-            spent = 0.0
-        if number == 20 + LOGGED_STEPS:
-            steps_begin.append(time.process_time())
-            steps_begin.append(spent)
-        return result
-
-    loop.optimizer_step = stepped
-    loop.Keeper.save = lambda self, step: None
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        terminal, sys.stderr = sys.stderr, nowhere
-        try:
-            job = lab_job(folder, arguments.threads, steps=LOGGED_STEPS + 22)
-            job.recipe.sample_every = job.recipe.eval_every = 10**9
-            loop.due = lambda step, every, last: step % every == 0
-            loop.train(job)
-        finally:
-            sys.stderr = terminal
-    begin, end, logged = steps_begin
-    return round(logged / (end - begin - logged), 4)
+    return cpu_shares(arguments.threads)["share"]["logging"]
 
 
 def measured_peak(threads: int) -> float:

@@ -1,26 +1,31 @@
 """The corpora that come with the lab: one table, BUILT_IN, an entry each.
 
-Uses `data.tales`, `data.snapshots` (how to split) and urllib. An entry says what its snapshot is made from, by hash,
-before any of the work is done, so that one that exists is found without generating or fetching anything.
+Uses `data.tales`, `data.markov`, `data.modular`, `data.repeats`, `data.snapshots` (how to split) and urllib. An entry
+says what its snapshot is made from, by hash, before any of the work is done, so that one that exists is found without
+generating or fetching anything.
 """
 
 import http.client
 import os
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from data.markov import Chain
+from data.modular import Recurrence
+from data.repeats import Repeats
 from data.snapshots import SPLITS, VALIDATION_FRACTION, TextHash, split_documents
 from data.tales import tales
 from data.workspace import sha256_bytes
 
-# 40,000 tales are some four million tokens of the default vocabulary: a first run does not see one twice.
+# 40,000 tales are some four million tokens of the default vocabulary: a first run does not see one twice. As many
+# documents are written of every other process.
 TALES = 42_000
 TALES_HELD_OUT = 2_000
-TALES_PROBE = 300  # stories whose hash stands for the grammar: enough to touch every plot, told in an instant
+TALES_PROBE = 300  # texts whose hash stands for the process: enough to touch every plot, told in an instant
 DOWNLOAD_SECONDS = 60
 
 
@@ -43,28 +48,47 @@ class BuiltIn:
     """(validation fraction or None, split seed) -> what to make the snapshot from"""
 
 
-def prepare_tales(fraction: float | None, seed: int) -> Ingredients:
-    """Stories by the grammar, each split by a seed of its own."""
-    held_out = TALES_HELD_OUT if fraction is None else round(TALES * fraction)
-    if not 0 < held_out < TALES:
-        raise ValueError(f"validation_fraction {fraction} is a share of the text: between 0 and 1")
-    counts = {"train": TALES - held_out, "validation": held_out}
-    seeds = {"train": 2 * seed, "validation": 2 * seed + 1}
-    probe = TextHash()
-    for tale in tales(TALES_PROBE, seed=0):
-        probe.update(f"{tale.log_prob:.6f} {tale.text}")
+def generated(source: str, write: Callable[[int, int], Iterable[tuple[str, float]]]) -> Callable:
+    """A corpus that a process writes, each split by a seed of its own.
 
-    def make():
-        texts, log_probs = {}, {}
-        for name in SPLITS:
-            # drawn independently: a story may come twice, in both splits too, as often as the grammar says
-            told = list(tqdm(tales(counts[name], seeds[name]), "telling", counts[name], leave=False, disable=None))
-            texts[name] = [tale.text for tale in told]
-            log_probs[name] = [tale.log_prob for tale in told]
-        return texts, log_probs
+    Args:
+        source: the file that holds the process.
+        write: (documents, seed) -> texts, each with the logarithm of its probability.
+    """
 
-    split = {"kind": "generated", "seed": seeds, "fraction": held_out / TALES}
-    return Ingredients([{"name": "data/tales.py", "bytes": 0, "sha256": probe.hexdigest()}], split, make)
+    def prepare(fraction: float | None, seed: int) -> Ingredients:
+        held_out = TALES_HELD_OUT if fraction is None else round(TALES * fraction)
+        if not 0 < held_out < TALES:
+            raise ValueError(f"validation_fraction {fraction} is a share of the text: between 0 and 1")
+        counts = {"train": TALES - held_out, "validation": held_out}
+        seeds = {"train": 2 * seed, "validation": 2 * seed + 1}
+        probe = TextHash()
+        for text, log_prob in write(TALES_PROBE, 0):
+            probe.update(f"{log_prob:.6f} {text}")
+
+        def make():
+            texts, log_probs = {}, {}
+            for name in SPLITS:
+                # drawn independently: a text may come twice, in both splits too, as often as the process says
+                told = tqdm(
+                    write(counts[name], seeds[name]), f"writing {name}", counts[name], leave=False, disable=None
+                )
+                texts[name], log_probs[name] = map(list, zip(*told, strict=True))
+            return texts, log_probs
+
+        split = {"kind": "generated", "seed": seeds, "fraction": held_out / TALES}
+        return Ingredients([{"name": source, "bytes": 0, "sha256": probe.hexdigest()}], split, make)
+
+    return prepare
+
+
+def tales_and_log_probs(count: int, seed: int) -> Iterator[tuple[str, float]]:
+    return ((tale.text, tale.log_prob) for tale in tales(count, seed))
+
+
+def markov(order: int) -> BuiltIn:
+    about = f"letters, each of which depends on the last {order}" if order > 1 else "letters, each depends on the last"
+    return BuiltIn(f"{about}; entropy known", "Apache-2.0", generated("data/markov.py", Chain(order).documents))
 
 
 def published(url: str, sha256: str, filename: str) -> Callable[[float | None, int], Ingredients]:
@@ -109,7 +133,22 @@ def by_hand(url: str, filename: str) -> str:
 
 
 BUILT_IN: dict[str, BuiltIn] = {
-    "tales": BuiltIn("children's stories by a grammar that knows their entropy", "Apache-2.0", prepare_tales),
+    "tales": BuiltIn(
+        "children's stories by a grammar that knows their entropy",
+        "Apache-2.0",
+        generated("data/tales.py", tales_and_log_probs),
+    ),
+    **{f"markov-{order}": markov(order) for order in (1, 2, 3)},
+    "modular": BuiltIn(
+        "numbers by a rule modulo a prime that each document has for itself; entropy known",
+        "Apache-2.0",
+        generated("data/modular.py", Recurrence().documents),
+    ),
+    "repeats": BuiltIn(
+        "letters that cannot be guessed, and then the same once more; entropy known",
+        "Apache-2.0",
+        generated("data/repeats.py", Repeats().documents),
+    ),
     "verdict": BuiltIn(
         "Edith Wharton's short story The Verdict, 20 kB",
         "public domain",

@@ -1,11 +1,11 @@
-"""Corpora by name: the built-in ones, those made before, and files or folders of one's own.
+"""Corpora by name: the built-in ones, those on the Hub, those made before, and files or folders of one's own.
 
 Uses the other modules of `data`. Whatever a corpus is made from, it ends as a snapshot in `corpora/`, found again by
 the hashes of its sources and its split. Text that changed makes another one, `<name>-<6 hex>`, beside the old, which
 earlier runs refer to.
 """
 
-import json
+import dataclasses
 import re
 import sys
 import time
@@ -14,14 +14,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data.builtin import BUILT_IN, Ingredients
-from data.console import Parser, cli, nearest, one_line
-from data.preview import describe, print_description, summary
+from data.console import cli, nearest, one_line
+from data.fetch import fetch
+from data.hub_corpora import HUB, Choice, is_on_hub, request_for, snapshot_name
+from data.preview import summary
 from data.snapshots import (
     SPLITS,
     VALIDATION_FRACTION,
     Corpus,
     check_fraction,
-    delete_snapshot,
     open_snapshot,
     split_documents,
     write_snapshot,
@@ -29,7 +30,7 @@ from data.snapshots import (
 from data.sources import list_files, read_sources
 from data.workspace import Workspace, check_name, one_maker, sha256_file, sha256_json
 
-__all__ = ["BUILT_IN", "Corpus", "open_corpus"]
+__all__ = ["BUILT_IN", "HUB", "Corpus", "open_corpus"]
 
 NOT_STATED = "not stated"  # the licence of text that somebody brought
 
@@ -44,16 +45,25 @@ def open_corpus(
     validation_fraction: float | None = None,
     seed: int = 0,
     field: str | None = None,
+    choice: Choice | None = None,
 ) -> Corpus:
     """A corpus by name or by path; its snapshot is made where there is none.
 
     Args:
-        name: a built-in corpus, a snapshot in the workspace, or a file or folder.
-        validation_fraction: share held out. None: a tenth (tales: 2,000 stories), or what an existing snapshot has.
+        name: a built-in corpus, one on the Hub (`c4`, `hf:OWNER/NAME`), a snapshot in the workspace, or a path.
+        validation_fraction: share held out. None: a tenth (tales: 2,000 stories; of the Hub, the dataset's own
+            validation split), or what an existing snapshot has.
         seed: of the choice of documents held out.
-        field: the field of JSON lines and Parquet that holds the text.
+        field: the field of JSON lines and Parquet, or the column on the Hub, that holds the text.
+        choice: what else a corpus on the Hub can be asked for: configuration, split, revision, cap.
     """
     name = str(name)
+    if is_on_hub(name):
+        choice = choice or Choice()
+        choice = dataclasses.replace(choice, field=field or choice.field)
+        return open_from_hub(name, workspace, validation_fraction, seed, choice)
+    if choice is not None and (given := choice.given()):
+        raise ValueError(f"{name!r} is not fetched from the Hub, so it has no {', '.join(given)} to choose")
     if name in BUILT_IN:
         entry = BUILT_IN[name]
         return find_or_make(name, entry.prepare(validation_fraction, seed), entry.licence, workspace)
@@ -62,9 +72,30 @@ def open_corpus(
         return open_as_made(open_snapshot(room / name), validation_fraction, path)
     if not path.exists():
         raise ValueError(
-            f"no corpus and no file or folder {name!r}; {nearest(name, [*BUILT_IN, *snapshot_names(workspace)])}"
+            f"no corpus and no file or folder {name!r}; {nearest(name, [*BUILT_IN, *HUB, *snapshot_names(workspace)])}"
         )
     return add_corpus(default_name(path), [path], workspace, validation_fraction, seed, field)
+
+
+def open_from_hub(
+    name: str, workspace: Workspace, fraction: float | None, seed: int, choice: Choice, say=on_stderr
+) -> Corpus:
+    """A corpus on the Hub: the snapshot of its name where nothing else is asked for, else the one asked for."""
+    made = workspace.root / "corpora" / name / "manifest.json"
+    if name in HUB and not choice.given() and fraction is None and seed == 0 and made.is_file():
+        return open_snapshot(made.parent)
+    request = request_for(name, choice, fraction, seed)
+    started = time.perf_counter()
+    before = snapshot_names(workspace)
+    corpus = fetch(snapshot_name(name, request.config), request, workspace, say)
+    if corpus.name not in before:
+        say(f"{summary(corpus)}, fetched in {time.perf_counter() - started:.1f} s")
+    return corpus
+
+
+def is_named(name: str, workspace: Workspace) -> bool:
+    """Whether a corpus is meant by its name, not by a path; of one on the Hub, whether or not there is such a one."""
+    return name in BUILT_IN or is_on_hub(name) or name in snapshot_names(workspace)
 
 
 def open_as_made(corpus: Corpus, fraction: float | None, path: Path) -> Corpus:
@@ -101,7 +132,7 @@ def default_name(path: Path) -> str:
     path = path.resolve()
     stem = path.name if path.is_dir() else path.stem
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:40] or "corpus"
-    return f"my-{name}" if name in BUILT_IN else name
+    return f"my-{name}" if name in BUILT_IN or name in HUB else name
 
 
 def add_corpus(
@@ -121,6 +152,8 @@ def add_corpus(
     """
     if check_name(name, "corpus") in BUILT_IN:
         raise ValueError(f"{name!r} is a built-in corpus: choose another name")
+    if is_on_hub(name):
+        raise ValueError(f"{name!r} is a corpus on the Hub: choose another name")
     fraction = check_fraction(VALIDATION_FRACTION if validation_fraction is None else validation_fraction)
     if seed < 0:
         raise ValueError(f"the seed of a split is 0 or more, not {seed}")
@@ -138,6 +171,7 @@ def find_or_make(
     workspace: Workspace,
     left_out: str = "",
     say: Callable[[str], object] = on_stderr,
+    parents: Sequence[dict] = (),
 ) -> Corpus:
     """The snapshot made from these ingredients, made now if it is not there; an existing one is never overwritten."""
     key = sha256_json([[s["sha256"] for s in ingredients.sources], ingredients.split, ingredients.field])
@@ -153,7 +187,7 @@ def find_or_make(
     texts, log_probs = ingredients.make()
     path = versioned if existing else plain
     corpus = write_snapshot(
-        path, texts, ingredients.split, ingredients.sources, key, licence, log_probs, ingredients.field
+        path, texts, ingredients.split, ingredients.sources, key, licence, log_probs, ingredients.field, parents
     )
     note = f"; left out: {left_out}" if left_out else ""
     say(f"{summary(corpus)}, made in {time.perf_counter() - started:.1f} s{note}")
@@ -161,16 +195,21 @@ def find_or_make(
 
 
 def list_corpora(workspace: Workspace) -> list[dict]:
-    """Built-in corpora and snapshots, one row each; of one not made yet, or unreadable, the counts are None."""
+    """Built-in corpora, those on the Hub and snapshots, one row each; of one not made yet, or unreadable, the counts
+    are None. `hub` names the dataset of one in the table of the Hub, `published` its size there."""
     names = snapshot_names(workspace)
+    tables = [*BUILT_IN, *HUB]
     rows = []
-    for name in [*BUILT_IN, *(name for name in names if name not in BUILT_IN)]:
+    for name in [*tables, *(name for name in names if name not in tables)]:
         row = {"name": name, "built_in": name in BUILT_IN, "made": name in names, "about": "", "licence": "unknown"}
-        row |= {"documents": None, "bytes": None, "floor_bits_per_byte": None}
+        row |= {"documents": None, "bytes": None, "floor_bits_per_byte": None, "hub": None, "published": None}
         if row["made"]:
             row |= in_short(workspace.root / "corpora" / name)
-        if row["built_in"]:
-            row |= {"about": BUILT_IN[name].about, "licence": BUILT_IN[name].licence}
+        entry = BUILT_IN.get(name) or HUB.get(name)
+        if entry:
+            row |= {"about": entry.about, "licence": entry.licence}
+        if name in HUB:
+            row |= {"hub": entry.dataset, "published": {"documents": entry.documents, "bytes": entry.bytes}}
         rows.append(row)
     return rows
 
@@ -191,70 +230,7 @@ def in_short(path: Path) -> dict:
         return {"about": f"cannot be read: {one_line(error)}"}
 
 
-def parser() -> Parser:
-    top = Parser(
-        prog="python -m data.corpora",
-        description="Corpora and their snapshots.",
-        epilog="example:\n  python -m data.corpora add letters ~/letters\n  python -m data.corpora show letters",
-    )
-    shared = Parser(add_help=False)
-    shared.add_argument("--workspace", help="where snapshots are kept (default: $LLM_LAB_WORKSPACE, else ./workspace)")
-    shared.add_argument("--json", action="store_true", help="print the result as JSON")
-    actions = top.add_subparsers(dest="action", required=True, metavar="list | show | fetch | add | delete")
-    actions.add_parser("list", parents=[shared], help="built-in corpora and snapshots, one line each")
-    show = actions.add_parser("show", parents=[shared], help="counts, lengths, entropy floor, sources, first documents")
-    show.add_argument("name", help="a built-in corpus or a snapshot")
-    get = actions.add_parser("fetch", parents=[shared], help="make the snapshot of a built-in corpus now")
-    get.add_argument("name", help=f"one of {', '.join(BUILT_IN)}")
-    add = actions.add_parser(
-        "add",
-        parents=[shared],
-        help="make a snapshot of your own files and folders (.txt, .md, .jsonl, .parquet)",
-        epilog="example:\n  python -m data.corpora add letters ~/Documents/letters notes.jsonl --field body",
-    )
-    add.add_argument("name", help="what to call it")
-    add.add_argument("paths", nargs="+", metavar="PATH", help="files and folders")
-    add.add_argument("--validation-fraction", type=float, help=f"share held out (default: {VALIDATION_FRACTION})")
-    add.add_argument("--seed", type=int, default=0, help="of the choice of documents held out (default: 0)")
-    add.add_argument(
-        "--field", help="field of .jsonl and .parquet that holds the text (default: text, or the only one)"
-    )
-    add.add_argument("--licence", default=NOT_STATED, help="recorded in the manifest")
-    delete = actions.add_parser("delete", parents=[shared], help="remove a snapshot that no run was trained on")
-    delete.add_argument("name", help="a snapshot")
-    return top
-
-
-def main() -> None:
-    args = parser().parse_args()
-    workspace = Workspace(args.workspace)
-    if args.action == "list":
-        rows = list_corpora(workspace)
-        if args.json:
-            print(json.dumps(rows, indent=2, ensure_ascii=False))
-        for row in [] if args.json else rows:
-            state = ("snapshot" if row["made"] else "built in, not made yet") if row["built_in"] else "snapshot"
-            print(f"{row['name']:<24}{row['about']} [{row['licence']}; {state}]")
-        return
-    if args.action == "delete":
-        delete_snapshot(snapshot(args.name, workspace), workspace)
-        print(json.dumps({"deleted": args.name}) if args.json else f"{args.name} is deleted")
-        return
-    if args.action == "fetch" and args.name not in BUILT_IN:
-        raise ValueError(f"{args.name!r} is not a built-in corpus; {nearest(args.name, BUILT_IN)}")
-    if args.action == "add":
-        corpus = add_corpus(
-            args.name, args.paths, workspace, args.validation_fraction, args.seed, args.field, args.licence
-        )
-    else:
-        corpus = open_corpus(args.name, workspace)
-    if args.json:
-        print(json.dumps(describe(corpus), indent=2, ensure_ascii=False))
-    elif args.action == "show":
-        print_description(corpus)
-    else:
-        print(f"{summary(corpus)}, in {corpus.path}")
-
-
 if __name__ == "__main__":
+    from data.corpora_cli import main  # it imports this module
+
     cli(main)

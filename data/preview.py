@@ -160,6 +160,12 @@ def commands(corpus: Corpus, workspace: Workspace) -> list[str]:
     if corpus.name in BUILT_IN:
         return [f"python -m data.corpora fetch {corpus.name}{at}", shown]
     split = manifest["split"]
+    if hub := manifest.get("hub"):
+        return [f"python -m data.corpora {shlex.join(hub['command'])}{at}", shown]
+    if split["kind"] == "mixed":
+        words = [f"{one['name']}={one['weight']:g}" for one in manifest["parents"]]
+        words += [f"--bytes={split['wanted_bytes']['train']}", f"--seed={split['seed']}"]
+        return [f"python -m data.corpora mix {corpus.name} {shlex.join(words)}{at}", shown]
     if split["kind"] not in ("by-document", "contiguous-tail") or any("url" in one for one in manifest["sources"]):
         return [shown]
     paths = list(dict.fromkeys(one["name"].split("/")[0] for one in manifest["sources"]))  # in their order

@@ -122,6 +122,7 @@ def write_snapshot(
     log_probs: dict[str, list[float]] | None = None,
     field: str | None = None,
     parents: Iterable[dict] = (),
+    hub: dict | None = None,
 ) -> Corpus:
     """Make the folder `path`, or leave nothing.
 
@@ -130,7 +131,8 @@ def write_snapshot(
         made_from: one hash for sources and split, by which this snapshot is found again.
         log_probs: natural logarithm of each document's probability, for a corpus that knows it.
         field: the field of the sources that was asked for, where they have several.
-        parents: name and hash of the snapshots this one was made from.
+        parents: name and hash of the snapshots this one was made from, and their weights in it.
+        hub: of a dataset on the Hub: its id, commit, configuration, split, column, and where it was capped.
     """
     splits = {name: count_texts(parts[name]) for name in SPLITS}
     manifest = {
@@ -145,6 +147,7 @@ def write_snapshot(
         "floor": {name: floor_of(log_probs[name], splits[name]["bytes"]) for name in SPLITS} if log_probs else None,
         "licence": licence,
         "parents": list(parents),
+        "hub": hub,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with new_folder(path) as folder:

@@ -37,11 +37,12 @@ def build_api(access: Access) -> None:
     """What a program may ask about data."""
 
     def list_corpora() -> list[dict]:
-        """The built-in corpora and those of the workspace.
+        """The built-in corpora, those in the table of the Hub, and those of the workspace.
 
         Returns:
             For each `name`, `about`, `licence`, whether it is `built_in` and already `made`; where it is made,
-            `documents`, `bytes` and, where the corpus knows it, `floor_bits_per_byte`.
+            `documents`, `bytes` and, where the corpus knows it, `floor_bits_per_byte`. Of one on the Hub `hub`, the
+            id of its dataset, and `published`, the `documents` and `bytes` there.
         """
         return corpora.list_corpora(access.workspace)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import gradio as gr
 
-from data import preview
+from data import preview, tab_fetch, tab_statistics
 from data.access import Access
 from data.builtin import BUILT_IN
 from data.console import nearest
 from data.corpora import NOT_STATED, add_corpus, default_name, list_corpora, open_corpus, snapshot, snapshot_names
+from data.hub_corpora import HUB
 from data.snapshots import SPLITS, VALIDATION_FRACTION, Corpus, delete_snapshot
 from data.sources import READERS
 from page import corpora as draw
@@ -31,7 +32,9 @@ def build(access: Access) -> tuple[gr.Textbox, gr.Button]:
     corpus = gr.Textbox(visible="hidden", elem_id="data-corpus", label="chosen corpus")
     listing, seen = html(elem_id="data-corpora"), gr.State(None)
     gr.Timer(SECONDS).tick(answer(partial(watch_corpora, access)), seen, [listing, seen], **QUICK)
+    fetching = tab_fetch.build_fetches(access)
     build_upload(access, corpus, listing, seen)
+    tab_fetch.build_forms(access, corpus, listing, seen, fetching)
     with gr.Column(visible=False, elem_id="data-detail", elem_classes="lab-data-panel") as panel:
         head = html()
         make = gr.Button("Make it now", variant="primary", elem_id="data-make")
@@ -44,6 +47,7 @@ def build(access: Access) -> tuple[gr.Textbox, gr.Button]:
                 confirm = gr.Button("Delete it", variant="stop", size="sm", elem_id="data-delete-yes")
                 keep = gr.Button("Keep it", size="sm", elem_id="data-delete-no")
         body = html()
+        tab_statistics.build(access, corpus)
         with gr.Column() as there:
             again = build_documents(access, corpus)
 
@@ -125,11 +129,15 @@ def open_detail(access: Access, name: str) -> tuple:
     name = access.reference(name)
     row = next((row for row in list_corpora(access.workspace) if row["name"] == name), None)
     if row is None:
-        raise ValueError(f"there is no corpus {name!r}; {nearest(name, BUILT_IN)}")
+        raise ValueError(f"there is no corpus {name!r}; {nearest(name, [*BUILT_IN, *HUB])}")
     head = draw.heading(row)
+    if row["hub"] and not row["made"]:
+        button = gr.update(visible=not access.read_only, value="Fetch it")
+        return head, tab_fetch.unfetched(access, row), show, button, hide, hide, hide
     if not row["made"]:
         command = f"python -m data.corpora fetch {name}{preview.where(access.workspace)}"
-        return head, draw.unmade([command]), show, gr.update(visible=not access.read_only), hide, hide, hide
+        button = gr.update(visible=not access.read_only, value="Make it now")
+        return head, draw.unmade([command]), show, button, hide, hide, hide
     return head, draw_snapshot(access, name), show, hide, hide, show, show
 
 
@@ -178,8 +186,10 @@ def whole(value: float | None, what: str, example: int) -> int:
 
 
 def make_now(access: Access, name: str, progress: gr.Progress = PROGRESS) -> tuple:
-    """A built-in corpus, made: (what came of it, the list, its stamp)."""
+    """A built-in corpus, made, or one of the Hub, being fetched: (what came of it, the list, its stamp)."""
     access.check_write()
+    if name in HUB:
+        return tab_fetch.start(access, name)[0], *watch_corpora(access, None)
     if access.reference(name) not in BUILT_IN:
         raise ValueError(f"{name!r} is not a built-in corpus; {nearest(name, BUILT_IN)}")
     open_corpus(name, access.workspace)

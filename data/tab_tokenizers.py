@@ -11,15 +11,16 @@ import gradio as gr
 
 from data.access import Access
 from data.console import nearest
-from data.corpora import list_corpora, open_corpus
+from data.corpora import list_corpora, open_corpus, snapshot
 from data.preview import stamp, where
 from data.tokenizer_kinds import KINDS
+from data.tokenizer_measures import SAMPLE, compare_two
+from data.tokenizer_options import NORMALIZATIONS, SPECIAL_LIMIT, Options, flags
 from data.tokenizer_report import (
     LONGEST,
     PAGE,
     Cut,
     Vocabulary,
-    compare_on,
     cut,
     describe,
     differences,
@@ -28,7 +29,7 @@ from data.tokenizer_report import (
 )
 from page import tokenizers as draw
 from page.html import Markup, note
-from page.tab import QUICK, WORK, answer, html
+from page.tab import MODEL, QUICK, WORK, answer, html
 
 SECONDS = 2.0  # between two looks at the workspace's folders
 VOCAB_SIZE = 1024  # offered for a new one, as a training's default is
@@ -67,6 +68,7 @@ def build(access: Access) -> None:
     compared = html(js_on_load=PICK, elem_id="data-compare")
     cutting = {"fn": answer(partial(show_text, access)), "inputs": [left, right, text], "outputs": [tokens, compared]}
     gr.on([right.change, text.change], **cutting, trigger_mode="always_last", **QUICK)
+    build_comparison(access, left, right)
     # one after the other, so that a wrong name is told once
     build_vocabulary(access, left).success(**cutting, **QUICK)
 
@@ -90,9 +92,49 @@ def build_training(access: Access) -> tuple[gr.Dropdown, gr.Button, list, gr.HTM
             )
         kinds = "; ".join(f"{name}: {kind.about}" for name, kind in KINDS.items())
         gr.HTML(f'<p class="lab-data-hint">{kinds}. The text decides how many entries char has.</p>', padding=False)
+        options = build_options()
         train = gr.Button("Train", variant="primary", elem_id="data-tokenizer-train")
         done = html(elem_id="data-tokenizer-done")
-    return corpus, train, [corpus, kind, size, name], done
+    return corpus, train, [corpus, kind, size, name, *options], done
+
+
+def build_options() -> list[gr.components.Component]:
+    """What `Options` asks for, in its order."""
+    with gr.Row(equal_height=True):
+        pattern = gr.Textbox(
+            label="Special entries by pattern", placeholder=r"<\|[a-z_]+\|>", elem_id="data-tokenizer-pattern",
+            info="A regular expression: what it finds is never split", min_width=210,
+        )  # fmt: skip
+        limit = gr.Number(
+            SPECIAL_LIMIT, label="The most of them", elem_id="data-tokenizer-limit", min_width=110, precision=0,
+            info="Most frequent first",
+        )  # fmt: skip
+        normalization = gr.Dropdown(
+            [*NORMALIZATIONS], value="none", label="Normalisation", elem_id="data-tokenizer-normalization",
+            info="All but none lose what they change", min_width=150,
+        )  # fmt: skip
+    with gr.Row():
+        digits = gr.Checkbox(label="Each digit by itself", elem_id="data-tokenizer-digits", min_width=150)
+        space = gr.Checkbox(label="A space before each text", elem_id="data-tokenizer-space", min_width=150)
+    return [pattern, limit, digits, space, normalization]
+
+
+def build_comparison(access: Access, left: gr.Dropdown, right: gr.Dropdown) -> None:
+    """Both chosen tokenizers on the validation text of a corpus."""
+    with gr.Accordion("Compare both on a corpus", open=False, elem_id="data-compare-corpus-part"):
+        corpus = gr.Dropdown(
+            [], value=None, allow_custom_value=True, label="Corpus", elem_id="data-compare-corpus",
+            info="A snapshot; its validation text is taken",
+        )  # fmt: skip
+        compare = gr.Button("Compare", elem_id="data-compare-go")
+        shown = html(elem_id="data-compare-shown")
+    corpus.focus(answer(partial(made_corpora, access)), None, corpus, **QUICK)
+    asked = [left, right, corpus]
+    compare.click(answer(partial(compare_on_corpus, access)), asked, shown, show_progress_on=shown, **MODEL)
+
+
+def made_corpora(access: Access) -> dict:
+    return gr.update(choices=[row["name"] for row in list_corpora(access.workspace) if row["made"]])
 
 
 def build_vocabulary(access: Access, left: gr.Dropdown) -> gr.events.Dependency:
@@ -123,8 +165,13 @@ def watch(access: Access, seen: Sequence[int] | None, chosen: str | None) -> tup
     reports = list_tokenizers(access.workspace)
     names = [report["name"] for report in reports]
     first = gr.update(choices=names, value=chosen or (names[0] if names else None))
-    corpora = [row["name"] for row in list_corpora(access.workspace)]
+    corpora = corpora_at_hand(access)
     return draw.tokenizer_list(reports), now, first, gr.update(choices=names), gr.update(choices=corpora)
+
+
+def corpora_at_hand(access: Access) -> list[str]:
+    """Those that are here or made in moments; what has to be fetched first is fetched by the other half."""
+    return [row["name"] for row in list_corpora(access.workspace) if row["made"] or row["built_in"]]
 
 
 def opened(access: Access, name: str | None) -> Vocabulary:
@@ -150,9 +197,18 @@ def show_text(access: Access, left: str | None, right: str | None, text: str) ->
     if not right:
         return drawn, Markup("")
     theirs, their_cut, _ = cut_text(access, right, text)
-    rows = [compare_on(vocabulary, [text[:LONGEST]]) for vocabulary in (ours, theirs)]
+    rows = compare_two(ours, theirs, [text[:LONGEST]])
     different = differences(our_cut, their_cut) if our_cut.exact and their_cut.exact else None
     return drawn, draw.comparison(rows, different, draw.tokens(theirs.tokenizer.name, their_cut, ""))
+
+
+def compare_on_corpus(access: Access, left: str | None, right: str | None, corpus: str | None) -> Markup:
+    """Two tokenizers on a corpus: side by side, and the words on which they differ most."""
+    if not left or not right:
+        raise ValueError("choose two tokenizers above: one, and one to compare it with")
+    made = snapshot(access.reference(corpus), access.workspace)
+    rows = compare_two(opened(access, left), opened(access, right), made.texts("validation", SAMPLE))
+    return draw.corpus_comparison(rows, made.name)
 
 
 def show_report(access: Access, name: str | None) -> Markup:
@@ -166,7 +222,7 @@ def show_report(access: Access, name: str | None) -> Markup:
     if "corpus" in report:
         settings = report["settings"]
         size = f" --vocab-size {settings['vocab_size']}" if "vocab_size" in settings else ""
-        corpus = f"--corpus {report['corpus']['name']} --kind {settings['kind']}{size}"
+        corpus = f"--corpus {report['corpus']['name']} --kind {settings['kind']}{size} {flags(settings)}".rstrip()
         commands.insert(0, f"python -m data.tokenizer train {plain} {corpus}{at}")
     return draw.report(report, commands)
 
@@ -185,26 +241,39 @@ def turn(access: Access, step: int, name: str | None, search: str, start: int) -
 
 
 def train_one(
-    access: Access, corpus: str | None, kind: str, size: float | None, name: str, progress: gr.Progress = PROGRESS
+    access: Access,
+    corpus: str | None,
+    kind: str,
+    size: float | None,
+    name: str,
+    pattern: str = "",
+    limit: float | None = SPECIAL_LIMIT,
+    digits: bool = False,
+    space: bool = False,
+    normalization: str = "none",
+    progress: gr.Progress = PROGRESS,
 ) -> tuple:
     """(what came of it, the tokenizer), trained now or found where it has been done."""
     access.check_write()
-    known = [row["name"] for row in list_corpora(access.workspace)]
+    known = corpora_at_hand(access)
     if access.reference(corpus or "") not in known:
         raise ValueError(f"there is no corpus {corpus!r}: {nearest(corpus, known)}")
     if kind not in KINDS:
         raise ValueError(f"there is no kind {kind!r} of tokenizer: {nearest(kind or '', KINDS)}")
     if size is None or size != size // 1:
         raise ValueError(f"the number of entries should be a whole number, such as {VOCAB_SIZE:,}")
+    if limit is None or limit != limit // 1:
+        raise ValueError(f"the most special entries should be a whole number, such as {SPECIAL_LIMIT}")
+    options = Options(pattern or None, int(limit), digits, space, normalization)
     from data.tokenizer import open_tokenizer, train_version  # seconds: imports transformers
 
     progress((1, 3), desc=f"opening {corpus}", unit="phases")
     text = open_corpus(corpus, access.workspace)
     progress((2, 3), desc=f"learning the vocabulary from {corpus}", unit="phases")
     if name.strip():
-        trained = train_version(name.strip(), kind, text, int(size), access.workspace)
+        trained = train_version(name.strip(), kind, text, int(size), access.workspace, options)
     else:  # named, and found again, as a training does it
-        trained = open_tokenizer(kind, text, int(size), access.workspace)
+        trained = open_tokenizer(kind, text, int(size), access.workspace, options)
     report = trained.report
     said = f"{trained.name}: {report['vocab_size']:,} entries, {report['bytes_per_token']:.3f} bytes per token"
     fewer = " (the text gives no more)" if report["vocab_size"] < report["settings"].get("vocab_size", 0) else ""

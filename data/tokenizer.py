@@ -16,8 +16,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data.console import cli, nearest
 from data.snapshots import Corpus
-from data.tokenizer_kinds import KINDS, train_tokenizer
-from data.tokenizer_report import measure
+from data.tokenizer_kinds import KINDS, RESERVED, train_tokenizer
+from data.tokenizer_measures import measure
+from data.tokenizer_options import PLAIN, Options, find_special
 from data.workspace import (
     SCHEMA,
     Workspace,
@@ -50,22 +51,34 @@ class Tokenizer:
         return self.tokenizer.eos_token_id
 
 
-def open_tokenizer(name: str, corpus: Corpus, vocab_size: int, workspace: Workspace) -> Tokenizer:
+def open_tokenizer(
+    name: str, corpus: Corpus, vocab_size: int, workspace: Workspace, options: Options = PLAIN
+) -> Tokenizer:
     """A tokenizer by name; one of the lab's own kinds is trained on the corpus unless that has been done.
 
     Args:
         name: `char`, `bpe` or `unigram`; a saved tokenizer (`NAME` for its newest version, or `NAME@vN`); a folder;
             a Hub id.
         vocab_size: of `bpe` and `unigram`; others have the size they have.
+        options: of one that is trained; others are as they are.
     """
     if name not in KINDS:
         return load_tokenizer(name, workspace)
-    sized = f"{corpus.name}-{name}" + ("" if KINDS[name].smallest is None else f"-{vocab_size}")
-    return train_version(sized, name, corpus, vocab_size, workspace)
+    return train_version(
+        trained_name(corpus.name, name, vocab_size, options), name, corpus, vocab_size, workspace, options
+    )
+
+
+def trained_name(corpus: str, kind: str, vocab_size: int, options: Options = PLAIN) -> str:
+    """What a tokenizer is called that a training makes for itself."""
+    size = "" if KINDS[kind].smallest is None else f"-{vocab_size}"
+    return f"{corpus}-{kind}{size}{options.suffix(kind)}"
 
 
 @one_maker(lambda name, **_: name)
-def train_version(name: str, kind: str, corpus: Corpus, vocab_size: int, workspace: Workspace) -> Tokenizer:
+def train_version(
+    name: str, kind: str, corpus: Corpus, vocab_size: int, workspace: Workspace, options: Options = PLAIN
+) -> Tokenizer:
     """The version of `name` with this corpus and these settings, trained now if there is none."""
     if name in KINDS:
         raise ValueError(f"{name!r} is a kind of tokenizer: choose another name for this one")
@@ -73,6 +86,7 @@ def train_version(name: str, kind: str, corpus: Corpus, vocab_size: int, workspa
     settings = {"kind": kind, "algorithm": ALGORITHM}
     if KINDS[kind].smallest is not None:
         settings["vocab_size"] = vocab_size
+    settings |= options.settings(kind)
     versions = saved_versions(name, workspace)
     for path in versions:
         report = read_json(path / "report.json")
@@ -81,19 +95,23 @@ def train_version(name: str, kind: str, corpus: Corpus, vocab_size: int, workspa
     number = 1 + max((version_of(path) for path in versions), default=0)
     started = time.perf_counter()
     limit = TRAIN_CHARACTERS * vocab_size if "vocab_size" in settings else None
-    tokenizer = train_tokenizer(kind, corpus.texts("train", limit), vocab_size)
+    special = find_special(corpus.texts("train"), options, RESERVED)  # in all of it: what is rare counts, too
+    tokenizer = train_tokenizer(kind, corpus.texts("train", limit), vocab_size, options, list(special))
     path = workspace.room("tokenizers") / f"{name}@v{number}"
     with new_folder(path) as folder:
         tokenizer.save_pretrained(folder)
+        made = Tokenizer(tokenizer, path.name, folder, fingerprint(tokenizer, folder))
         report = {
             "schema": SCHEMA,
             "name": path.name,
-            "sha256": fingerprint(tokenizer, folder),
+            "sha256": made.sha256,
             "corpus": {"name": corpus.name, "sha256": corpus.sha256},
             "settings": settings,
             "parent": versions[-1].name if versions else None,
             "vocab_size": len(tokenizer),
-            **measure(tokenizer, corpus),
+            "special_found": special,
+            "loses_information": options.loses,
+            **measure(made, corpus),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_json(folder / "report.json", report)

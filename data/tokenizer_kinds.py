@@ -1,12 +1,13 @@
-"""The kinds of tokenizer that the lab trains; each gives back any Unicode text exactly.
+"""The kinds of tokenizer that the lab trains; each gives back any Unicode text exactly, unless it is to normalise it.
 
-Uses `tokenizers` and `transformers`; of ours only `data.encoding` (the cuts that let a long text train on all cores).
-The same texts give the same `tokenizer.json`, byte for byte. Reserved entries come first, the same for every kind.
+Uses `tokenizers` and `transformers`; of ours `data.tokenizer_options` and `data.encoding` (the cuts that let a long
+text train on all cores). The same texts and options give the same `tokenizer.json`, byte for byte. Reserved
+entries come first, the same for every kind.
 """
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from data.encoding import Encoder
+from data.tokenizer_options import PLAIN, Options, add_special, between, set_options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -35,31 +37,34 @@ BEYOND_ASCII = [*range(0x80, 0xC0), *range(0xC2, 0xF5)]
 
 @dataclass(frozen=True)
 class Kind:
-    train: Callable[[Iterable[str], int], Backend]
-    """(texts, vocabulary size) -> tokenizer"""
+    train: Callable[[Iterable[str], int, Callable[[Backend], Backend]], Backend]
+    """(texts, vocabulary size, what the options set on the untrained tokenizer) -> tokenizer"""
     about: str
     smallest: int | None
     """Least vocabulary; None where the text decides it."""
 
 
-def train_char(texts: Iterable[str], _size: int) -> Backend:
+def train_char(texts: Iterable[str], _size: int, prepare: Callable[[Backend], Backend]) -> Backend:
     """One entry a character of the text; any other character is spelled by the bytes of its UTF-8.
 
     Only bytes that can be needed have an entry: those beyond ASCII, and the ASCII characters that the text lacks. An
     ASCII text thus makes 4 reserved + 128 + 115 = 247 entries, whatever it says.
     """
-    characters = sorted(set().union(*map(set, texts)))
+    backend = Backend(models.BPE(byte_fallback=True))
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    normalize = prepare(backend).normalizer
+    read = texts if normalize is None else map(normalize.normalize_str, texts)
+    characters = sorted(set().union(*map(set, read)))
     missing = [code for code in range(0x80) if chr(code) not in set(characters)]
     entries = [*RESERVED, *characters, *(f"<0x{code:02X}>" for code in missing + BEYOND_ASCII)]
     # BPE without merges leaves characters alone, and is three times as fast as WordLevel here
-    backend = Backend(models.BPE({entry: i for i, entry in enumerate(entries)}, merges=[], byte_fallback=True))
-    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    backend.model = models.BPE({entry: i for i, entry in enumerate(entries)}, merges=[], byte_fallback=True)
     return backend
 
 
-def train_bpe(texts: Iterable[str], size: int) -> Backend:
+def train_bpe(texts: Iterable[str], size: int, prepare: Callable[[Backend], Backend]) -> Backend:
     """Byte-level BPE with GPT-2's pre-tokens (Radford et al. 2019; arXiv:1508.07909), as llama.cpp can also read it."""
-    backend = byte_level(models.BPE())
+    backend = prepare(byte_level(models.BPE()))
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         min_frequency=2,
@@ -71,9 +76,9 @@ def train_bpe(texts: Iterable[str], size: int) -> Backend:
     return backend
 
 
-def train_unigram(texts: Iterable[str], size: int) -> Backend:
+def train_unigram(texts: Iterable[str], size: int, prepare: Callable[[Backend], Backend]) -> Backend:
     """Unigram language model (arXiv:1804.10959) over the same bytes and pre-tokens, so that it is as exact."""
-    backend = byte_level(models.Unigram())
+    backend = prepare(byte_level(models.Unigram()))
     trainer = trainers.UnigramTrainer(
         vocab_size=size,
         special_tokens=RESERVED,
@@ -121,21 +126,25 @@ KINDS = {
 }
 
 
-def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
-    """A tokenizer of a kind, ready to be saved. A text too short for `vocab_size` entries gives as many as it can."""
-    smallest = KINDS[kind].smallest
-    if smallest is not None and vocab_size < smallest:
-        raise ValueError(
-            f"vocab_size {vocab_size} is too small for {kind!r}: {BYTES} bytes and {len(RESERVED)} reserved entries "
-            f"need {smallest} at least"
-        )
-    if smallest is not None and vocab_size > LARGEST:
-        raise ValueError(f"vocab_size {vocab_size:,} is too large: {LARGEST:,} entries are the most")
+def train_tokenizer(
+    kind: str, texts: Iterable[str], vocab_size: int, options: Options = PLAIN, special: Sequence[str] = ()
+) -> "PreTrainedTokenizerFast":
+    """A tokenizer of a kind, ready to be saved. A text too short for `vocab_size` entries gives as many as it can.
+
+    Args:
+        special: what the options' pattern found, `data.tokenizer_options.find_special`; entries among `vocab_size`.
+    """
+    check_size(kind, vocab_size, len(special))
+    backend = KINDS[kind].train(
+        between(texts, special),
+        vocab_size - len(special),
+        lambda untrained: set_options(untrained, options, special),
+    )
     from transformers import PreTrainedTokenizerFast  # seconds, which who only looks at KINDS need not wait for
 
     # no bos is put before a text, as in GPT-2, so that decode(encode(text)) is the text: who wants it puts it there
     return PreTrainedTokenizerFast(
-        tokenizer_object=KINDS[kind].train(texts, vocab_size),
+        tokenizer_object=add_special(backend, special),
         pad_token=PAD,
         bos_token=END,
         eos_token=END,
@@ -144,3 +153,18 @@ def train_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> "PreTra
         clean_up_tokenization_spaces=False,  # it would join " ." and "n 't"
         padding_side="left",  # a batch of prompts goes on at its right end
     )
+
+
+def check_size(kind: str, vocab_size: int, special: int) -> None:
+    """Raises ValueError for a vocabulary that cannot hold what it must, or is more than a machine can."""
+    smallest = KINDS[kind].smallest
+    if smallest is None:
+        return
+    if vocab_size < smallest + special:
+        found = f" and {special} found by the pattern" if special else ""
+        raise ValueError(
+            f"vocab_size {vocab_size} is too small for {kind!r}: {BYTES} bytes and {len(RESERVED)} reserved entries"
+            f"{found} need {smallest + special} at least"
+        )
+    if vocab_size > LARGEST:
+        raise ValueError(f"vocab_size {vocab_size:,} is too large: {LARGEST:,} entries are the most")

@@ -1,33 +1,26 @@
-"""What a person looks at in a tokenizer: its vocabulary, how it cuts a text, and how another one cuts the same text.
+"""What a person looks at in a tokenizer: its vocabulary, how it cuts a text, and where another one cuts it otherwise.
 
-Uses numpy and, through `data.encoding`, `tokenizers`; of ours also `data.sources` and `data.workspace`. An entry is
+Uses `tokenizers` through `data.encoding`; of ours also `data.sources` and `data.workspace`. An entry is
 shown by the bytes it stands for in a text, whatever alphabet its vocabulary spells them in, so that a cut inside a
 character can be seen.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from data.encoding import Encoder
 from data.sources import sound
 from data.workspace import Workspace, read_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-    from data.snapshots import Corpus
     from data.tokenizer import Tokenizer
 
-SAMPLE = 2_000_000  # characters that a report is measured on
-EXAMPLE = 160  # characters of a text that a comparison shows cut up
 LONGEST = 5_000  # characters of a text that are cut up for the eye: each token is an element of the page
 PAGE = 25  # entries of a vocabulary that are shown at a time
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -180,50 +173,6 @@ def stretches(one: Cut, common: set[int]) -> list[list[Entry]]:
             found.append(open_)
             open_ = []
     return found
-
-
-def compare_on(vocabulary: Vocabulary, texts: Iterable[str]) -> dict:
-    """How well it compresses texts, and the shares of tokens that are unknown or that spell bytes."""
-    texts = list(texts)
-    counts = vocabulary.encoder.count(texts)
-    size = compression(counts, texts)
-    used = {vocabulary.entries[number]: int(counts[number]) for number in np.flatnonzero(counts).tolist()}
-    unknown = vocabulary.tokenizer.tokenizer.unk_token_id
-    return {
-        "name": vocabulary.tokenizer.name,
-        "vocab_size": len(vocabulary.entries),
-        **size,
-        "bytes_per_token": size["bytes"] / size["tokens"],
-        "tokens_per_word": size["tokens"] / max(1, size["words"]),
-        "unknown_share": sum(count for entry, count in used.items() if entry.id == unknown) / size["tokens"],
-        "byte_share": sum(count for entry, count in used.items() if entry.spells_bytes) / size["tokens"],
-        "example": [token.text for token in cut(vocabulary, texts[0][:EXAMPLE]).tokens],
-    }
-
-
-def compression(counts: np.ndarray, texts: list[str]) -> dict:
-    """`counts`: how often each entry is used on the texts, (entries,)."""
-    return {
-        "tokens": int(counts.sum()),
-        "bytes": sum(len(text.encode()) for text in texts),
-        "words": sum(len(text.split()) for text in texts),
-    }
-
-
-def measure(tokenizer: "PreTrainedTokenizerFast", corpus: "Corpus") -> dict:
-    """Compression of validation text, and how many entries the training text has no use for."""
-    encoder = Encoder(tokenizer.backend_tokenizer)
-    texts = list(corpus.texts("validation", SAMPLE))
-    sample = list(corpus.texts("train", SAMPLE))
-    used = encoder.count(sample)
-    size = compression(encoder.count(texts), texts)
-    return {
-        "bytes_per_token": size["bytes"] / size["tokens"],
-        "tokens_per_word": size["tokens"] / max(1, size["words"]),
-        "validation_bytes": size["bytes"],
-        "unused_entries": int((used == 0).sum()),
-        "unused_measured_on_characters": sum(map(len, sample)),
-    }
 
 
 def describe(tokenizer: "Tokenizer") -> dict:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data.workspace import read_json
 from hub.checkpoints import COMPLETE, STATE, checkpoints, step_of
+from hub.findings import FINDINGS
 from hub.live import Live
 from hub.registry import figures
 from hub.runs import Run
@@ -75,7 +76,16 @@ def card(info: dict, status: str) -> list[tuple[str, object]]:
         ("at the moment", progress.get("phase") if status == "running" else None),
         *figures(info["result"]),
         ("seconds of training", info["result"].get("seconds")),
+        ("estimate", _estimated(info.get("estimate") or {})),
     ]
+
+
+def _estimated(expected: dict) -> str | None:
+    """What was measured over what had been estimated; None where nothing was compared."""
+    names = {"memory": "memory", "seconds": "time", "cpu_seconds": "CPU time"}
+    ratio = expected.get("ratio") or {}
+    said = [f"{words} {ratio[name] - 1:+.0%}" for name, words in names.items() if ratio.get(name)]
+    return f"measured against it: {', '.join(said)}" if said else None
 
 
 def origin(info: dict) -> list[tuple[str, object]]:
@@ -166,6 +176,7 @@ def stamps(run: Run, info: dict | None, status: str) -> dict[str, tuple]:
         "card": (record, status),
         "use": (has_model, status),
         "curves": (metrics, bool(info and info["result"])),
+        "findings": (_stamp(run.path / FINDINGS),),
         "samples": (samples,),
         "checkpoints": (checkpoint, bool(info and info["result"])),
         "recipe": (_stamp(run.path / "recipe.yaml"),),

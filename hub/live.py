@@ -37,16 +37,21 @@ class Live:
     version: tuple[int, int]
 
     def measured(self, name: str, x: str = "step") -> tuple[np.ndarray, np.ndarray]:
-        """`x` and `name` where both have a finite value. As `x`, `seconds` go on counting where a run was resumed."""
-        across, up = self._numbers(x), self._numbers(name)
-        if x == "seconds":  # each process counts from 0
-            there = np.isfinite(across)
-            drops = np.where(np.diff(across[there]) < 0, across[there][:-1], 0.0)
-            across[there] += np.concatenate([[0.0], np.cumsum(drops)])[: there.sum()]
+        """`x` and `name` where both have a finite value."""
+        across, up = self.across(x), self.numbers(name)
         known = np.isfinite(across) & np.isfinite(up)
         return across[known], up[known]
 
-    def _numbers(self, name: str) -> np.ndarray:
+    def across(self, x: str) -> np.ndarray:
+        """(N,) what a curve is drawn against, NaN where unknown; `seconds` go on counting where a run was resumed."""
+        values = self.numbers(x)
+        if x == "seconds":  # each process counts from 0
+            there = np.isfinite(values)
+            drops = np.where(np.diff(values[there]) < 0, values[there][:-1], 0.0)
+            values[there] += np.concatenate([[0.0], np.cumsum(drops)])[: there.sum()]
+        return values
+
+    def numbers(self, name: str) -> np.ndarray:
         """A column with NaN for what it lacks; nothing but NaN where there is none, or it holds no numbers."""
         try:
             values = np.array(self.columns[name], dtype=float)

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-import yaml
-
 from data.console import Parser
 from data.workspace import Workspace
 from hub.checkpoints import STATE, checkpoints
+from hub.comparison import compare_runs, show_comparison
 from hub.runs import Run, all_runs, status_of
+from hub.words import commit, named, reference, table, text
 
 # What a result is called for people, in the order it is told.
 RESULTS = {
@@ -64,24 +64,21 @@ def list_runs(workspace: Workspace) -> list[dict]:
 
 
 def show_run(workspace: Workspace, run: Run) -> dict:
-    """run.json with the status that holds now, and the checkpoints that lie there."""
+    """run.json with the status that holds now, the checkpoints that lie there, and the runs that began with it."""
     found = [{"revision": path.name, "resumable": (path / STATE).is_dir()} for path in checkpoints(run)]
-    return {**run.info(), "status": run.status, "path": str(run.path), "checkpoints": found}
+    descent = {"children": children(workspace, run)}
+    return {**run.info(), "status": run.status, "path": str(run.path), "checkpoints": found, **descent}
 
 
-def compare_runs(workspace: Workspace, first: Run, second: Run) -> dict:
-    """Where two runs' recipes differ, and their results side by side."""
-    recipes, infos = [_recipe(run) for run in (first, second)], [run.info() for run in (first, second)]
-    origins = [{"seed": info["seed"], "code": info["code_sha"][:12], **info["versions"]} for info in infos]
-    results = [{**info["progress"], **info["result"]} for info in infos]
-    for result in results:
-        result.pop("phase", None)  # what a process does at a moment is no result
-    return {
-        "runs": [first.id, second.id],
-        "recipe": _differences(*recipes),
-        "origin": _differences(*origins),
-        "result": {name: [result.get(name) for result in results] for name in {**results[0], **results[1]}},
-    }
+def children(workspace: Workspace, run: Run) -> list[dict]:
+    """Runs that began with this one's weights, newest first: forks, and successors that took the weights alone."""
+    found = []
+    for other in all_runs(workspace):
+        for kind, (what, key) in {"fork": ("parent", "run"), "successor": ("base", "id")}.items():
+            origin = _inputs(other).get(what) or {}
+            if origin.get(key) == run.id:
+                found.append({"id": other.id, "kind": kind, "revision": origin.get("revision")})
+    return found
 
 
 def delete_run(workspace: Workspace, run: Run) -> dict:
@@ -96,26 +93,6 @@ def figures(result: dict) -> list[tuple[str, str]]:
         of = f" of {result['accepted_of']}" if result.get("accepted_of") else ""
         rows.append(("sampled stories accepted whole", text(result["accepted"]) + of))
     return rows
-
-
-def table(rows: list[list[str]]) -> str:
-    """Columns as wide as their longest cell, two spaces between them."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def text(value: object) -> str:
-    """A value as a person reads it: four digits of a fraction, thousands apart, a dash for nothing."""
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    if isinstance(value, list | tuple):
-        return " to ".join(map(text, value)) if len(value) == 2 else ", ".join(map(text, value))
-    return str(value)
 
 
 def _row(run: Run) -> dict:
@@ -151,45 +128,25 @@ def _show_run(info: dict) -> str:
     """The card in the terminal: what it is, how it stands, what came out, where it came from."""
     progress, inputs, git = info["progress"], info["inputs"], info["git"]
     rows = [["status", info["status"]], ["error", info["error"]], ["kind", info["kind"]]]
-    rows += [[what, (inputs.get(what) or {}).get("name")] for what in ("corpus", "tokenizer")]
-    rows += [[what, _reference(inputs.get(what))] for what in ("base", "parent")]
+    rows += [[what, named(inputs.get(what))] for what in ("corpus", "tokenizer")]
+    rows += [["initialised from", reference(inputs.get("base"))], ["forked from", reference(inputs.get("parent"))]]
+    rows += [[f"{child['kind']} of @{child['revision'] or 'main'}", child["id"]] for child in info["children"]]
     rows += [["parameters", info["model"].get("parameters")], ["step", _steps(progress) if progress else None]]
     rows += [["tokens", progress.get("tokens")], ["tokens a second", progress.get("tokens_per_second")]]
     rows += figures(info["result"])
     kept = [item["revision"] + (" (resumable)" if item["resumable"] else "") for item in info["checkpoints"]]
     rows += [["checkpoints", ", ".join(kept[-3:]) + (f" of {len(kept)}" if len(kept) > 3 else "")]]
     rows += [["made", _when(info["created_at"])], ["seed", info["seed"]], ["command", " ".join(info["command"])]]
-    rows += [["commit", git and git["sha"][:12] + (" with changes" if git["dirty"] else "")]]
+    rows += [["commit", git and commit(git)]]
     rows += [["machine", info["machine"].get("cpu")], ["folder", info["path"]]]
     return info["id"] + "\n" + table([[f"  {name}", text(value)] for name, value in rows if value not in (None, "")])
 
 
-def _show_comparison(result: dict) -> str:
-    parts = []
-    for part, none in (("recipe", "the same recipe"), ("origin", "the same seed, code and versions"), ("result", "")):
-        rows = [[name, text(a), text(b)] for name, (a, b) in result[part].items()]
-        parts.append(table([[part, *result["runs"]], *rows]) if rows else none)
-    return "\n\n".join(part for part in parts if part)
-
-
-def _recipe(run: Run) -> dict:
-    """The recipe's leaves by their dotted names, as the flags spell them."""
-    leaves = {}
-
-    def walk(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(f"{prefix}.{name}" if prefix else str(name), inner)
-        else:
-            leaves[prefix] = value
-
-    walk("", yaml.safe_load((run.path / "recipe.yaml").read_text(encoding="utf-8")) or {})
-    return leaves
-
-
-def _differences(first: dict, second: dict) -> dict:
-    names = {**first, **second}
-    return {name: [first.get(name), second.get(name)] for name in names if first.get(name) != second.get(name)}
+def _inputs(run: Run) -> dict:
+    try:
+        return run.info()["inputs"]
+    except (ValueError, KeyError):  # a record that cannot be read names no parent
+        return {}
 
 
 def _steps(row: dict) -> str:
@@ -198,12 +155,6 @@ def _steps(row: dict) -> str:
 
 def _when(created_at: str | None) -> str:
     return datetime.fromisoformat(created_at).astimezone().strftime("%Y-%m-%d %H:%M") if created_at else "–"
-
-
-def _reference(item: dict | None) -> str | None:
-    if not item:
-        return None
-    return "@".join(filter(None, [item.get("id") or item.get("run"), item.get("revision")]))
 
 
 def _confirmed(run: Run) -> bool:
@@ -220,8 +171,8 @@ COMMANDS = {
     "list": Command("every run, newest first", "list --json", (), list_runs, _show_list),
     "show": Command("what one run is, how it stands, what came out", "show latest", ("run",), show_run, _show_run),
     "compare": Command(
-        "where two recipes differ, and the results", "compare tales verdict", ("first", "second"), compare_runs,
-        _show_comparison,
+        "where two runs differ, and their results", "compare tales verdict", ("first", "second"), compare_runs,
+        show_comparison,
     ),
     "delete": Command(
         "remove a run and its checkpoints", "delete tales-1a2b3c --yes", ("run",), delete_run,

@@ -11,9 +11,11 @@ import numpy as np
 
 from data.access import Access
 from data.console import one_line
-from hub import details, live, overview
+from hub import details, live, overview, tab_measures
+from hub.findings import read_findings
 from hub.metrics import read_samples
 from hub.runs import LIVE, Run
+from page import findings as drawn_findings
 from page import runs as draw
 from page.chart import POINTS, Series, line_chart
 from page.html import Markup, code, escape, facts, note
@@ -44,7 +46,8 @@ def build(access: Access, run_id: gr.Textbox, panel: gr.Column, head: gr.HTML) -
                 axis = gr.Radio(draw.AXIS_CHOICES, value="step", label="Against", elem_id="models-axis")
                 log_y = gr.Checkbox(True, label="Logarithmic loss", min_width=120, elem_id="models-log-y")
             parts["curves"] = html(elem_id="models-curves")
-        for part in ("samples", "checkpoints", "recipe", "origin", "log"):
+            tab_measures.build(access, run_id, axis)
+        for part in ("findings", "samples", "checkpoints", "recipe", "origin", "log"):
             with gr.Tab(part.capitalize()):
                 parts[part] = html(elem_id=f"models-{part}")
         with gr.Tab("Manage"):
@@ -171,11 +174,20 @@ def draw_origin(look: Look) -> Markup:
     return facts([*family, *details.origin(look.info)])
 
 
+def draw_findings(look: Look) -> Markup:
+    """What the diagnosis at the run's end, or the last on the command line, found."""
+    judged = read_findings(look.run.path)
+    if judged is None:
+        return note(f"Not diagnosed yet: python -m training.diagnose {look.run.id}{look.run.workspace_flag()}")
+    return drawn_findings.findings(judged.findings, look.run.id)
+
+
 PARTS = {
     "head": lambda look: draw.heading(look.row),
     "card": draw_card,
     "use": lambda look: draw.commands(details.loading(look.run), details.resume_command(look.run, look.info)),
     "curves": draw_curves,
+    "findings": draw_findings,
     "samples": lambda look: draw.samples(read_samples(look.run.path)[: -SAMPLES - 1 : -1]),
     "checkpoints": lambda look: draw.checkpoint_table(
         details.kept(look.run, look.info, live.read(look.run.path)), look.run.id

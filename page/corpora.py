@@ -19,6 +19,9 @@ def corpus_list(rows: Iterable[Mapping]) -> Markup:
     """A line for each corpus, as `data.corpora.list_corpora` has them; choosing one is the event `open`."""
 
     def line(row: Mapping) -> list:
+        if not row["made"] and row.get("hub"):
+            published = f"≈ {size(row['published']['bytes'])}"
+            return [opener(row["name"]), row["about"], row["licence"], Markup("<em>on the Hub</em>"), published, ""]
         if not row["made"]:
             return [opener(row["name"]), row["about"], row["licence"], Markup("<em>not made yet</em>"), "", ""]
         documents, floor = row["documents"], row["floor_bits_per_byte"]
@@ -61,12 +64,12 @@ def snapshot(manifest: Mapping, how: str, spreads: Mapping, histograms: Mapping,
         commands: what makes and shows it in a terminal.
     """
     charts = "".join(length_chart(name, one) for name, one in histograms.items())
-    parents = ", ".join(f"{one['name']} ({one['sha256'][:DIGITS]})" for one in manifest["parents"])
     came = facts(
         [
             ("split", how),
             ("field", manifest.get("field")),
-            ("parents", parents),
+            *published(manifest.get("hub")),
+            ("parents", ", ".join(map(parent, manifest["parents"]))),
             ("made", manifest["created_at"].replace("T", " ").replace("+00:00", " UTC")),
             ("SHA-256 of the texts", digest(manifest["sha256"])),
         ]
@@ -77,6 +80,22 @@ def snapshot(manifest: Mapping, how: str, spreads: Mapping, histograms: Mapping,
         f'<h3 class="lab-data-h">Where it came from</h3>{came}{sources_table(manifest["sources"])}'
         f"{terminal(commands)}"
     )
+
+
+def published(hub: Mapping | None) -> list[tuple[str, object]]:
+    """Where on the Hub it came from, and how much of it was taken."""
+    if hub is None:
+        return []
+    caps = [f"{hub['documents']:,} documents"] if hub["documents"] else []
+    caps += [f"{size(hub['bytes'])} of text"] if hub["bytes"] else []
+    source = " ".join(filter(None, (hub["dataset"], hub["config"])))
+    revision = Markup(f'<code title="{escape(hub["revision"])}">{escape(hub["revision"][:DIGITS])}</code>')
+    return [("dataset", source), ("revision", revision), ("taken at most", " or ".join(caps) or "all of it")]
+
+
+def parent(one: Mapping) -> str:
+    share = f"{100 * one['weight']:.3g} % " if "weight" in one else ""
+    return f"{share}{one['name']} ({one['sha256'][:DIGITS]})"
 
 
 def splits_table(manifest: Mapping, spreads: Mapping) -> Markup:

@@ -49,6 +49,25 @@ def html(value: str = "", **kwargs) -> gr.HTML:
     return gr.HTML(value, **{"js_on_load": CLICKS, "padding": False, "apply_default_css": False, **kwargs})
 
 
+def folded(title: str, name: str, look: Callable, inputs: list, changed: list, seconds: float = 5.0) -> None:
+    """A section that is closed at first and costs nothing while it is; open, it is looked at every few seconds.
+
+    Args:
+        name: the section's `elem_id`; its content has `-content` behind it.
+        look: takes the values of `inputs` and what was shown last (None while closed); gives the HTML and what tells it
+            from others, or skips both.
+        changed: events after which it is looked at too.
+    """
+    with gr.Accordion(title, open=False, elem_id=name) as fold:
+        content = html(elem_id=f"{name}-content")
+    seen, timer = gr.State(None), gr.Timer(seconds, active=False)
+    look, asked, shown = answer(look), [*inputs, seen], [content, seen]
+    opened = fold.expand(lambda: ((), gr.Timer(active=True)), None, [seen, timer], **QUICK)
+    opened.then(look, asked, shown, **QUICK)
+    fold.collapse(lambda: (None, gr.Timer(active=False)), None, [seen, timer], **QUICK)
+    gr.on([timer.tick, *changed], look, asked, shown, **QUICK)
+
+
 def _told(error: Exception) -> gr.Error:
     if isinstance(error, gr.Error):
         return error

@@ -37,7 +37,58 @@ def cost(estimate) -> Markup:
         ),
         ("memory", _memory(estimate)),
     ]
-    return Markup(facts(rows) + (note(estimate.warning, "warning") if estimate.warning else ""))
+    warned = note(estimate.warning, "warning") if estimate.warning else ""
+    return Markup(facts(rows) + warned + gpus(estimate.on_gpus))
+
+
+def gpus(runs: Sequence) -> Markup:
+    """What the same run would take on well-known GPUs.
+
+    Args:
+        runs: as `training.gpus.OnGPU`.
+    """
+    if not runs:
+        return Markup()
+    rows = [
+        (
+            Markup(f'<a href="{escape(one.gpu.source)}" target="_blank" rel="noreferrer">{escape(one.gpu.name)}</a>'),
+            gigabytes(int(one.gpu.memory)),
+            "fits" if one.fits else "too large",
+            *(brief(seconds) + (f" ({kind})" if kind == "fp16" else "") for kind, seconds in one.seconds.items()),
+        )
+        for one in runs
+    ]
+    drawn = table(("GPU", "memory", "", "fp32", "bf16"), rows)
+    words = (
+        "By calculation: arithmetic alone, at 35 % of the peak that the maker states. "
+        "A small model takes longer, as starting its kernels does."
+    )
+    return Markup(
+        f'<details class="lab-train-gpus"><summary>On other GPUs</summary>'
+        f'<p class="lab-train-hint">{words}</p>{drawn}</details>'
+    )
+
+
+def checks(done: Sequence[Mapping[str, object]], pending: Sequence[str] = ()) -> Markup:
+    """Checks before a run: those that were done, with what was seen, and the names of those that were not."""
+    rows = [_check(one["status"], one["name"], one) for one in done]
+    rows += [_check("not done", name, None) for name in pending]
+    hint = (
+        '<p class="lab-train-hint">Check does the rest in about ten seconds; Start does them too.</p>'
+        if pending
+        else ""
+    )
+    return Markup(f'<ul class="lab-check">{"".join(rows)}</ul>{hint}')
+
+
+def _check(status: str, name: str, one: Mapping[str, object] | None) -> str:
+    words = "" if one is None else f"{one['seen']} (expected: {one['expected']})"
+    advice = f"<br>{escape(one['advice'])}" if one and one["advice"] else ""
+    kind = status.replace(" ", "-")
+    return (
+        f'<li class="lab-check-{escape(kind)}"><b>{escape(name)}</b> <span>{escape(status)}</span>'
+        f"<small>{escape(words)}{advice}</small></li>"
+    )
 
 
 def recipe_texts(recipe: str, command: str) -> Markup:
@@ -102,6 +153,11 @@ def duration(seconds: float) -> str:
     length, unit = next((length, unit) for length, unit in UNITS if seconds >= 1.5 * length)
     number = seconds / length
     return f"{number:.1f} {unit}s" if number < 10 and length > 60 else f"{number:,.0f} {unit}s"
+
+
+def brief(seconds: float) -> str:
+    """A duration where below a second matters too."""
+    return duration(seconds) if seconds >= 1 else "under a second"
 
 
 def gigabytes(size: int) -> str:

@@ -1,85 +1,136 @@
-"""What a step did to the model: update ratio and dead units, measured every `diagnose_every` steps.
+"""What a run measures of its model every `diagnose_every` steps, under the names of `hub.measures`.
 
-Definitions as the field has them; each costs a copy of the weights or a forward pass, hence the cadence.
+May import `hub` and `data`. A look costs a copy of the weights, a forward pass over a fixed probe batch and, where the
+batch is not split anyway, a split backward pass. None of it moves a bit of the training: hooks, gradients, modes and
+random numbers are left as they were, and what is compiled is never called.
 """
 
-import re
+import dataclasses
+import math
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-# The last matrix of a feed-forward block, by the names the library's models give it: its input are the activations.
-DOWN_PROJECTION = re.compile(r"\.mlp\.(down_proj|c_proj|fc2|dense_4h_to_h)$")
-RELU_FAMILY = ("relu", "relu2", "relu_squared")
-NEARLY_ZERO = 1e-3  # of the layer's RMS: a GELU or SiLU unit is never exactly 0
+from training.noise_scale import NoiseScale, split_batch
+from training.probe import PROBE_TOKENS, Probe, evaluating
+from training.sharding import is_sharded
+from training.step_measures import StepMeasures
 
-
-class UpdateRatio:
-    """std(p_after - p_before) / std(p_before) of each weight matrix, for one real optimizer step.
-
-    The run's figure is the median over matrices; about 1e-3 is healthy. Matrices that are still constant (zero at
-    the start) have no scale to compare with and are left out.
-    """
-
-    def __init__(self, model: nn.Module):
-        self.parameters = [p for p in model.parameters() if p.ndim >= 2 and p.requires_grad]
-        self.before = [p.detach().clone() for p in self.parameters]
-
-    def measure(self) -> float | None:
-        ratios = [
-            ((after.detach() - before).std() / before.std()).item()
-            for after, before in zip(self.parameters, self.before, strict=True)
-            if before.std() > 0
-        ]
-        return statistics.median(ratios) if ratios else None
+PIECES = 4  # of half a batch, for the noise scale where nothing splits it
+TOKENS_AT_ONCE = 1024  # of the probe batch, at least: many small forward passes would take long
+DIGITS = 6  # significant ones that are kept of a measure; float32 has seven
 
 
-@torch.no_grad()
-def dead_units(model: nn.Module, input_ids: Tensor) -> dict[str, float]:
-    """Percentage of feed-forward units that are silent on every token of a probe batch, per layer and `total`.
+def mean(values: list) -> float:
+    return statistics.mean(_flat(values))
 
-    ReLU family: the unit's output is 0 on every token. GELU and SiLU: its largest magnitude stays below 1e-3 of the
-    layer's RMS. Empty where the model has no feed-forward block of a known name.
+
+def largest(values: list) -> float:
+    return max(_flat(values))
+
+
+def last(values: list) -> float:
+    return values[-1]
+
+
+# The run's own figure from those of its layers, heads or matrices.
+FIGURES = {
+    "update_ratio": statistics.median,
+    "update_ratio_sgd": statistics.median,
+    "grad_variance": mean,
+    "weight_rms": statistics.median,
+    "dead_perc": mean,
+    "inactive_frac": mean,
+    "residual_rms": last,
+    "attention_entropy": mean,
+    "max_attention_logit": largest,
+    "induction_score": largest,
+    "previous_token_score": largest,
+    "duplicate_token_score": largest,
+}
+
+
+class Diagnostics:
+    """Looks at one run's model; the probe batch is fixed, so that its points make a curve.
 
     Args:
-        input_ids: (B, T), 4,096 tokens or more, the same at each measurement.
+        job: the loop's; its model as it is, neither compiled nor wrapped.
+        noise: smoothed so far; None where each step's micro-batches tell the noise scale already.
     """
-    activation = getattr(model.config, "hidden_act", None) or getattr(model.config, "activation_function", "")
-    peaks: dict[str, Tensor] = {}
-    squares: dict[str, Tensor] = {}
 
-    def watch(name: str):
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            units = inputs[0].detach().flatten(0, -2)  # (B*T, units)
-            peaks[name] = units.abs().amax(0)
-            squares[name] = units.float().square().mean()
+    def __init__(self, job, optimizer, noise: NoiseScale | None):
+        self.job, self.optimizer, self.noise = job, optimizer, noise
+        rows = job.recipe.batch_size // (job.recipe.accumulate * job.accelerator.num_processes)
+        rows = max(rows, TOKENS_AT_ONCE // job.recipe.context)
+        count = -(-PROBE_TOKENS // job.recipe.context)
+        ids = dataclasses.replace(job.batches, batch_size=count).at(0)[:, :-1]
+        self.probe = Probe(job.model, torch.from_numpy(ids).to(job.accelerator.device), rows)
 
-        return hook
+    def before_step(self) -> StepMeasures:
+        return StepMeasures(self.job.model, self.optimizer)
 
-    blocks = {name: module for name, module in model.named_modules() if DOWN_PROJECTION.search(name)}
-    handles = [module.register_forward_pre_hook(watch(name)) for name, module in blocks.items()]
-    try:
+    def after_step(self, measures: StepMeasures, batch: np.ndarray, loss_of) -> dict:
+        """Everything that is measured at this cadence: figures, and `NAME/PART` of layers and matrices.
+
+        Args:
+            batch: the rows of the step to come, which the weights have not seen, for the noise scale.
+            loss_of: the loop's, to be given the model, inputs, labels, their count and the label smoothing.
+        """
+        found = measures.results() | self.probe.measure()
+        pieces = self.pieces(batch) if self.noise is not None else []
+        if pieces:
+            found["noise_pieces", ""] = self.split(pieces, loss_of)
+        values = fetch(found)
+        if pieces and ("noise_pieces", "") in values:
+            small, big = values.pop(("noise_pieces", ""))
+            tokens = pieces[0][1].numel()
+            self.noise.add(small, big, tokens, tokens * len(pieces))
+            if self.noise.tokens is not None:
+                values["noise_scale", ""] = float(f"{self.noise.tokens:.{DIGITS}g}")
+        return figures(values)
+
+    def pieces(self, batch: np.ndarray) -> list[tuple[Tensor, Tensor]]:
+        """Equal pieces of the batch's first half, as inputs and labels; none where that cannot be measured."""
+        rows = -(-len(batch) // 2) if len(batch) > 2 else len(batch)
+        count = min(PIECES, rows)
+        if count < 2 or is_sharded(self.job.model):
+            return []
+        ids = torch.from_numpy(batch[: rows // count * count]).to(self.job.accelerator.device)
+        return [(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in ids.chunk(count)]
+
+    def split(self, pieces: list[tuple[Tensor, Tensor]], loss_of) -> Tensor:
+        """Squared norms of the gradient: the pieces' mean, and that of all together."""
+        model, smoothing = self.job.model, self.job.recipe.label_smoothing
         with evaluating(model):
-            model(input_ids=input_ids, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    dead = {}
-    for name, peak in peaks.items():
-        threshold = 0.0 if activation in RELU_FAMILY else NEARLY_ZERO * squares[name].sqrt()
-        dead[name] = (peak <= threshold).float().mean().item() * 100
-    return {**dead, "total": statistics.mean(dead.values())} if dead else {}
+            return torch.stack(
+                split_batch(model, pieces, lambda x, y: loss_of(model, x, y, torch.tensor(y.numel()), smoothing))
+            )
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block, whatever mode it was afterwards: dropout must not touch a measurement."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
+def fetch(found: dict[tuple[str, str], Tensor]) -> dict[tuple[str, str], float | list[float]]:
+    """All values in one read of the device; a vector becomes a list. What is not finite is left out."""
+    flat = torch.cat([value.detach().float().reshape(-1) for value in found.values()]).tolist()
+    values, start = {}, 0
+    for key, value in found.items():
+        part = [float(f"{number:.{DIGITS}g}") for number in flat[start : start + value.numel()]]
+        start += value.numel()
+        if all(map(math.isfinite, part)):
+            values[key] = part if value.ndim else part[0]
+    return values
+
+
+def figures(values: dict[tuple[str, str], float | list[float] | None]) -> dict:
+    """`NAME` for the run and `NAME/PART` for each part, as a row of metrics.jsonl has them."""
+    row = {name: value for (name, part), value in values.items() if not part}
+    for measure, summary in FIGURES.items():
+        parts = {part: value for (name, part), value in values.items() if name == measure}
+        if parts:
+            row[measure] = float(f"{summary(list(parts.values())):.{DIGITS}g}")
+            row |= {f"{measure}/{part}": value for part, value in parts.items()}
+    return row
+
+
+def _flat(values: list) -> list[float]:
+    return [number for value in values for number in (value if isinstance(value, list) else [value])]

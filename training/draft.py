@@ -5,7 +5,12 @@ through `Access` before anything is opened.
 """
 
 import contextlib
+import dataclasses
+import json
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 from data.access import Access
@@ -15,14 +20,17 @@ from data.corpora import snapshot_names
 from data.tokenizer import KINDS
 from data.workspace import Workspace, check_name
 from hub.overview import find, records
+from hub.process import PROJECT
 from hub.runs import Run
 from training import saved
+from training.checks import CHECKS, MEMORY, memory_verdict
 from training.estimate import Unknown, estimate
 from training.fork import open_checkpoint
-from training.launch import command_words, known_corpus, known_tokenizer, start
+from training.launch import command_words, known_corpus, known_tokenizer, located, start
 from training.recipe import Recipe, build_recipe, merge, read_recipe
 
 NEWEST = 20  # runs offered by name; any other can be typed
+CHECKING = 300  # seconds that the checks may take, preparing the text included
 DEFAULTS, RUN = "defaults", "run:"  # what a draft may start from: nothing, or what stands before a run's id
 
 
@@ -112,3 +120,63 @@ def start_run(access: Access, parts: dict, name: str | None = None, fork: str | 
         parent, revision = checkpoint_of(access, fork)
         fork = f"{parent.id}@{revision}"
     return start(parts, access.workspace, name, fork or None)
+
+
+def check_run(access: Access, parts: dict, fork: str | None = None) -> dict:
+    """Do the checks of what was drafted in a process of its own, which prepares its text where that has to be done.
+
+    Returns `recipe`, which tells what they hold for, and `checks`, a mapping for each.
+    """
+    access.check_write()
+    parts, recipe = complete(access, parts, fork)
+    if fork:
+        parent, revision = checkpoint_of(access, fork)
+        fork = f"{parent.id}@{revision}"
+    words = command_words(located(parts, access.workspace), None, fork or None)[1:]
+    command = [sys.executable, *words, "--check", "--json", "--workspace", str(access.workspace.root)]
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    try:
+        done = subprocess.run(
+            command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=CHECKING, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"the checks took more than {CHECKING} s, as the text is still to be prepared: "
+            "start the run, which does them too, or do them in a terminal with --check"
+        ) from None
+    try:
+        found = json.loads(done.stdout[done.stdout.index("{\n") :])
+    except ValueError:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ValueError(f"the checks could not be done: {said[-1]}") from None
+    return {"recipe": identity(recipe, fork), "checks": found["checks"]}
+
+
+def known_checks(access: Access, parts: dict, fork: str | None, last: dict) -> tuple[list[dict], list[str]]:
+    """(what is known of a draft's checks, the names of those still to be done).
+
+    Args:
+        last: what `check_run` answered last, for this draft or another; empty at first.
+    """
+    _, recipe = complete(access, parts, fork)
+    if fork:
+        parent, revision = checkpoint_of(access, fork)
+        fork = f"{parent.id}@{revision}"
+    if last and last["recipe"] == identity(recipe, fork):
+        return last["checks"], []
+    try:
+        verdict = memory_verdict(estimate(recipe, access.workspace))
+    except Unknown:
+        return [], list(CHECKS)
+    known = {"name": MEMORY, **dataclasses.asdict(verdict)}
+    return [known], [name for name in CHECKS if name != MEMORY]
+
+
+def identity(recipe: Recipe, fork: str | None) -> str:
+    """Equal for two drafts that make the same run; whether red stops it is no part of that."""
+    train = dataclasses.replace(recipe.train, checks="stop")
+    return dataclasses.replace(recipe, train=train).to_yaml() + (fork or "")
+
+
+def is_red(checks: list[dict]) -> bool:
+    return any(check["status"] == "red" for check in checks)

@@ -17,13 +17,14 @@ from transformers import AutoTokenizer
 
 from data.corpora import default_name
 from data.prepare import DataRecipe
-from data.tokenizer import KINDS, saved_versions
+from data.tokenizer import KINDS, saved_versions, trained_name
 from data.tokens import Tokens
 from data.workspace import Workspace, read_json
 from hub.live import read
 from hub.metrics import METRICS
 from hub.overview import records
 from hub.process import cpu_name
+from training.gpus import OnGPU, on_gpus
 from training.launch import known_corpus
 from training.machine import choose_device, core_count, has_compiler, matrix_peak
 from training.recipe import Recipe, TrainRecipe, read_recipe
@@ -31,10 +32,12 @@ from training.setup import COMPILE_WORTH_STEPS, DEFAULT_STEPS, make_batches, typ
 from training.sketch import Sketch, check_size, sketch
 
 PROCESS = 600_000_000  # bytes of a training process without a model: Python, torch, transformers
+# On the CPU freed memory stays between blocks in use: of what comes and goes in a step so much more is resident, by
+# six recipes measured (benchmarks/LOG.md). CUDA's allocator keeps less.
+HEAP = {"cpu": 1.4, "cuda": 1.1, "mps": 1.1}
 ASCII_CHARACTERS = 247  # entries of a `char` tokenizer on a text of ASCII alone
 LIKE_SIZE = 2.0  # runs of up to so many times the parameters, or as many times fewer, tell this one's speed
 UTILISATION = 0.35  # of the matrix peak: 33 % eager to 50 % compiled were measured on two cores (benchmarks/LOG.md)
-
 
 _lock = threading.Lock()
 
@@ -52,6 +55,10 @@ class Estimate:
     vocabulary: int
     memory: dict[str, int]
     """Bytes by part."""
+    memory_total: int
+    """Bytes at the fullest moment. Less than the sum of the parts where they are not there at once."""
+    tensor_bytes: int
+    """Of these the tensors alone, however they are allocated."""
     memory_free: int
     steps: int | None
     epochs: float | None
@@ -60,10 +67,13 @@ class Estimate:
     seconds: float | None
     device: str
     how: dict[str, str]
+    cpu_seconds: float | None = None
+    """CPU time of all threads, known where steps were measured."""
 
     @property
-    def memory_total(self) -> int:
-        return sum(self.memory.values())
+    def on_gpus(self) -> list[OnGPU]:
+        """The same run on well-known GPUs; empty while its length is not known."""
+        return [] if self.flops is None else on_gpus(self.flops, self.tensor_bytes)
 
     @property
     def warning(self) -> str:
@@ -91,11 +101,14 @@ def estimate(recipe: Recipe, workspace: Workspace) -> Estimate:
     steps, epochs, steps_how = count_steps(recipe, workspace)
     tokens = None if steps is None else steps * train.batch_size * train.context
     seconds, time_how = expected_time(made, tokens, train, steps, device, workspace)
+    process = PROCESS if device == "cpu" else 0  # a GPU's memory holds tensors only
     return Estimate(
         parameters=made.parameters,
         non_embedding=made.non_embedding,
         vocabulary=vocabulary,
-        memory={**made.memory(), "process": PROCESS},
+        memory=made.memory() | ({"process": process} if process else {}),
+        memory_total=int(process + made.lasting_bytes + HEAP[device] * made.passing_bytes),
+        tensor_bytes=made.lasting_bytes + made.passing_bytes,
         memory_free=free_memory(device),
         steps=steps,
         epochs=epochs,
@@ -126,8 +139,7 @@ def made_tokenizer(data: DataRecipe, workspace: Workspace) -> Path | None:
     """The folder of the tokenizer that the recipe names, or that was trained for it before."""
     name = data.tokenizer
     if name in KINDS:
-        size = "" if KINDS[name].smallest is None else f"-{data.vocab_size}"
-        name = f"{corpus_name(data, workspace)}-{name}{size}"
+        name = trained_name(corpus_name(data, workspace), name, data.vocab_size, data.tokenizer_options)
     return next(reversed(saved_versions(name, workspace)), None)
 
 

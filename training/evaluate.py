@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data import tales
+from data.console import cli
 from data.snapshots import Corpus
 from data.tokens import Tokens, documents, windows
-from training.diagnostics import evaluating
+from training.probe import evaluating
 
 IGNORED = -100  # the library's label for a position that is not scored
 ROUNDING = 1e-5  # nats per token that float32 may be wrong by
@@ -97,6 +98,7 @@ class Evaluator:
         self.corpus, self.tokens, self.context, self.start = corpus, tokens, context, start
         self.batch_size, self.device = batch_size, device
         self._chosen: dict[tuple[str, int | None], list[np.ndarray]] = {}
+        self._whole: dict[tuple[str, int | None], list[tuple[np.ndarray, float]]] = {}
 
     @property
     def floor(self) -> float | None:
@@ -117,17 +119,33 @@ class Evaluator:
             self._chosen[split, limit] = self.sequences(split, limit)
         return score(model, self._chosen[split, limit], self.batch_size, self.device).loss
 
-    def excess(self, model, split: str = "validation") -> dict | None:
+    def bits_per_byte(self, loss: float, split: str = "validation") -> float:
+        """A mean loss in nats per token as bits per UTF-8 byte of the split's text; special tokens count no bytes."""
+        facts = self.tokens.meta["splits"][split]
+        scored = facts["tokens"] - (self.start == "anywhere")  # the first of the stream is given there
+        return loss * scored / (math.log(2) * facts["bytes"])
+
+    def whole_documents(self, split: str, limit: int | None) -> list[tuple[np.ndarray, float]]:
+        """Documents that fit one window, each with its log-probability; `limit` of them spread evenly."""
+        if (split, limit) not in self._whole:
+            rows = self.corpus.split(split)
+            # a tokenizer that loses information has no floor, whatever the corpus knows of its texts
+            known = rows["log_prob"] if "log_prob" in rows.column_names and self.floor is not None else []
+            # not strict: of a corpus that knows none of them there are none
+            pairs = zip(documents(self.tokens.split(split), self.tokens.starts(split)), known, strict=False)
+            kept = [(sequence, p) for sequence, p in pairs if len(sequence) <= self.context + 1]
+            if limit is not None:
+                kept = [kept[i] for i in np.linspace(0, len(kept) - 1, min(limit, len(kept))).astype(int)]
+            self._whole[split, limit] = kept
+        return self._whole[split, limit]
+
+    def excess(self, model, split: str = "validation", limit: int | None = None) -> dict | None:
         """Loss minus the corpus's own -log p, in nats per token, paired over whole documents that fit one window.
 
         None where the corpus does not know its documents' probabilities. `leak` is true where the model beats the
         floor by more than three standard errors: that cannot be, so validation text must have been trained on.
         """
-        rows = self.corpus.split(split)
-        if "log_prob" not in rows.column_names:
-            return None
-        whole = documents(self.tokens.split(split), self.tokens.starts(split))
-        kept = [(s, p) for s, p in zip(whole, rows["log_prob"], strict=True) if len(s) <= self.context + 1]
+        kept = self.whole_documents(split, limit)
         if len(kept) < 2:
             return None
         scores = score(model, [s for s, _ in kept], self.batch_size, self.device)
@@ -135,6 +153,7 @@ class Evaluator:
         excess, half = mean_interval(scores.nats / scores.tokens - floor)
         return {
             "excess": excess,
+            "excess_se": half / Z95,
             "excess_interval": [excess - half, excess + half],
             "floor": float(floor.mean()),
             "documents": len(kept),
@@ -179,3 +198,9 @@ def sample_texts(model, tokenizer, count: int, max_new_tokens: int, seed: int, t
             mask, pad = torch.ones_like(inputs), tokenizer.pad_token_id
             out = model.generate(inputs, attention_mask=mask, pad_token_id=pad, top_k=0, **settings)[:, 1:]
     return tokenizer.batch_decode(out, skip_special_tokens=True)
+
+
+if __name__ == "__main__":
+    from training.evaluate_cli import main  # it imports this module
+
+    cli(main)

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from data.tokenizer import KINDS, load_tokenizer
 from data.workspace import Workspace, read_json
-from hub.checkpoints import COMPLETE, STATE, checkpoints, step_of, verify
+from hub.checkpoints import COMPLETE, STATE, checkpoints, step_name, step_of, verify
 from hub.metrics import METRICS, METRICS_CSV, SAMPLES, truncate
 from hub.models import resolve
 from hub.runs import Run
@@ -109,9 +109,11 @@ def graft(parent: Run, checkpoint: Path, folder: Path, with_state: bool) -> None
 
 
 def beginning(run: Run) -> Path | None:
-    """The checkpoint that a forked run began with; None for a run that began with nothing."""
-    parent = run.info()["inputs"].get("parent")
-    return run.path / "checkpoints" / parent["revision"] if parent else None
+    """The checkpoint that a run began with, a fork's or another model's weights; None where it began with nothing."""
+    inputs = run.info()["inputs"]
+    if parent := inputs.get("parent"):
+        return run.path / "checkpoints" / parent["revision"]
+    return run.path / "checkpoints" / step_name(0) if inputs.get("base") else None
 
 
 def _share(source: str, target: str) -> None:

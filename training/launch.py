@@ -6,46 +6,59 @@ data turn out to be is found by the new process, which records it.
 
 import copy
 import json
+from functools import partial
 from pathlib import Path
 
-from data.corpora import BUILT_IN, default_name, open_corpus, snapshot_names
+from data.corpora import default_name, is_named, open_corpus
 from data.tokenizer import KINDS, load_tokenizer, saved_versions
 from data.workspace import Workspace
 from hub.launch import launch
 from hub.runs import Run
 from training.architecture import build_config
 from training.fork import create_fork
+from training.initial import initial_parts, open_base, write_beginning
 from training.recipe import Recipe, build_recipe, parse_flags
 from training.setup import check_machine, special_tokens
 
 MODULE = "training.pretrain"
 
 
-def start(parts: dict, workspace: Workspace, name: str | None = None, fork: str | None = None) -> Run:
+def start(
+    parts: dict, workspace: Workspace, name: str | None = None, fork: str | None = None, base: str | None = None
+) -> Run:
     """Make a run and leave it training, or waiting for its turn, in a process of its own.
 
     Args:
         parts: a recipe's parts, as `parse_flags` and `read_recipe` give them; of a fork, what differs from its parent.
         name: what to call the run; None: its corpus, or its parent's name.
         fork: `RUN[@REVISION]` to begin from, in place of fresh weights.
+        base: `MODEL[@REVISION]` whose weights a new run begins with: a run, a folder, a Hub id.
 
     Raises ValueError, with nothing left behind, for whatever can be known to be wrong without doing the work.
     """
-    run = create(parts, workspace, name, fork)
+    run = create(parts, workspace, name, fork, base)
     launch(run, workspace)
     return run
 
 
-def create(parts: dict, workspace: Workspace, name: str | None = None, fork: str | None = None) -> Run:
+def create(
+    parts: dict, workspace: Workspace, name: str | None = None, fork: str | None = None, base: str | None = None
+) -> Run:
     """The run's folder, checked and not started; its process completes the record."""
-    command = command_words(parts, name, fork)
+    command = command_words(parts, name, fork, base)
     parts = located(parts, workspace)
     if fork is not None:
         return create_fork(fork, parts, workspace, name, command)
+    begins_with = open_base(base, workspace) if base is not None else None
+    if begins_with is not None:
+        parts = initial_parts(begins_with, parts, workspace)
     recipe = build_recipe(parts)
     check(recipe, workspace)
     name = name or default_name_of(recipe.data.corpus, workspace)
-    return Run.create(workspace, name, "pretrain", command, recipe.to_yaml(), recipe.train.seed, inputs={})
+    inputs, fill = {}, None
+    if begins_with is not None:
+        inputs, fill = {"base": begins_with.record}, partial(write_beginning, begins_with, recipe, workspace)
+    return Run.create(workspace, name, "pretrain", command, recipe.to_yaml(), recipe.train.seed, inputs, fill=fill)
 
 
 def check(recipe: Recipe, workspace: Workspace) -> None:
@@ -78,7 +91,7 @@ def located(parts: dict, workspace: Workspace) -> dict:
 
 def known_corpus(name: str, workspace: Workspace) -> bool:
     """Whether a corpus is meant by its name, not by a path."""
-    return name in BUILT_IN or name in snapshot_names(workspace)
+    return is_named(name, workspace)
 
 
 def known_tokenizer(name: str, workspace: Workspace) -> bool:
@@ -86,13 +99,15 @@ def known_tokenizer(name: str, workspace: Workspace) -> bool:
 
 
 def default_name_of(corpus: str, workspace: Workspace) -> str:
-    return corpus if known_corpus(corpus, workspace) else default_name(Path(corpus))
+    is_name = known_corpus(corpus, workspace) and "/" not in corpus  # `hf:owner/name` is no name for a run
+    return corpus if is_name else default_name(Path(corpus))
 
 
-def command_words(parts: dict, name: str | None = None, fork: str | None = None) -> list[str]:
+def command_words(parts: dict, name: str | None = None, fork: str | None = None, base: str | None = None) -> list[str]:
     """What to type in a terminal for the same run."""
     words = ["python", "-m", MODULE]
     words += ["--fork", fork] if fork else []
+    words += ["--init-from", base] if base else []
     words += ["--run-name", name] if name else []
     return words + flags_of(parts)
 

@@ -4,6 +4,7 @@ May import `hub` and `data`. Between steps a `Listener` obeys signals and the re
 everywhere else, while data are prepared or a result is judged, `attend` ends the process at once when told to stop.
 """
 
+import os
 import signal
 import threading
 import time
@@ -19,18 +20,23 @@ from hub.runs import Run
 from training.control import take, waiting
 
 POLL = 0.25  # seconds between two looks of a paused process, and about so many between questions among several
-SIGNALS = {signal.SIGINT: "stop", signal.SIGTERM: "stop", signal.SIGUSR1: "save"}
+ECHO = 1.0  # seconds in which a second Ctrl-C is the launcher's copy of the one that the terminal sent to all
+PAUSE = "pause or resume"  # by one signal: whichever the run can do
+SIGNALS = {signal.SIGINT: "stop", signal.SIGTERM: "stop", signal.SIGUSR1: "save", signal.SIGUSR2: PAUSE}
 
 
 class Listener(AbstractContextManager):
-    """Requests and signals, obeyed between steps: SIGINT and SIGTERM stop, SIGUSR1 saves.
+    """Requests and signals, obeyed between steps: SIGINT and SIGTERM stop, SIGUSR1 saves, SIGUSR2 pauses or resumes.
 
-    A second Ctrl-C does not wait for the step to end.
+    A second Ctrl-C does not wait for the step to end. One process of several that has lost its launcher stops them all:
+    nobody would restart or end them any more.
     """
 
     def __init__(self, run: Run, accelerator: Accelerator):
         self.run, self.accelerator = run, accelerator
-        self.signalled: list[str] = []
+        self.signalled: list[tuple[str, str]] = []  # a verb, and by what it was asked for
+        self.interrupted_at: float | None = None
+        self.launcher = os.getppid() if accelerator.num_processes > 1 else None
         self.paused = self.stopping = False
         self.asked_at: tuple[int, float] | None = None  # step and time of the last question to the other processes
         self.next_question = 0
@@ -44,9 +50,16 @@ class Listener(AbstractContextManager):
             signal.signal(number, handler)
 
     def _note(self, number, frame) -> None:
-        if number == signal.SIGINT and (self.stopping or "stop" in self.signalled):
-            raise KeyboardInterrupt
-        self.signalled.append(SIGNALS[number])
+        verb, at = SIGNALS[number], time.monotonic()
+        if number == signal.SIGINT:
+            first, self.interrupted_at = self.interrupted_at, at
+            if self.launcher is not None and first is not None and at - first < ECHO:
+                return
+            if self.stopping or "stop" in (verb for verb, _ in self.signalled):
+                raise KeyboardInterrupt
+        if verb == PAUSE:  # by what all processes know, so that one that reaches each of them counts once
+            verb = "resume" if self.paused else "pause"
+        self.signalled.append((verb, signal.Signals(number).name))
 
     def go_on(self, step: int, keep) -> bool:
         """Do what was asked for since the last step; whether to take another one. Collective.
@@ -69,8 +82,9 @@ class Listener(AbstractContextManager):
             self._say("stopping", step)
         return not self.stopping
 
-    def _obey(self, verbs: list[str], step: int, keep) -> None:
-        for verb in verbs:
+    def _obey(self, asked: list[tuple[str, str]], step: int, keep) -> None:
+        for verb, by in asked:
+            keep.log.say(f"step {step}: asked to {verb} by {by}")
             if verb == "save":
                 keep.save(step)
             elif verb == "stop":
@@ -78,7 +92,7 @@ class Listener(AbstractContextManager):
             else:
                 self.paused = verb == "pause"
 
-    def agreed(self, step: int) -> list[str]:
+    def agreed(self, step: int) -> list[tuple[str, str]]:
         """What was asked for, the same for all processes, which must act at one step. Collective.
 
         Asking the others makes a device wait, so several processes ask each other a few times a second, not each step.
@@ -89,7 +103,7 @@ class Listener(AbstractContextManager):
             return []
         answers = gather_object([(self.heard(), self._steps_until_next_question(step))])
         self.next_question = step + answers[0][1]  # the main process's clock decides for all
-        return [verb for verbs, _ in answers for verb in verbs]
+        return [asked for heard, _ in answers for asked in heard]
 
     def _steps_until_next_question(self, step: int) -> int:
         """As many as take `POLL` seconds at the pace since the last question, and at most twice as many as then.
@@ -102,10 +116,15 @@ class Listener(AbstractContextManager):
         taken = step - asked_step
         return max(1, min(2 * taken, int(POLL * taken / (now - asked_time)))) if taken else 1
 
-    def heard(self) -> list[str]:
-        """What this process was told since it was last asked: by signals, then by requests."""
-        signalled, self.signalled = self.signalled, []
-        return signalled + (take(self.run) if self.accelerator.is_main_process else [])
+    def heard(self) -> list[tuple[str, str]]:
+        """What this process was told since it was last asked, and by what: by signals, then by requests."""
+        heard, self.signalled = self.signalled, []
+        if self.accelerator.is_main_process:
+            heard += [(verb, "request") for verb in take(self.run)]
+        if self.launcher not in (None, os.getppid()):
+            self.launcher = os.getppid()
+            heard.append(("stop", "the end of its launcher"))
+        return heard
 
     def _say(self, status: str, step: int) -> None:
         if self.accelerator.is_main_process:
@@ -121,7 +140,8 @@ def attend(run: Run) -> Iterator[None]:
     `interrupted` is what is left of that, `failed` and its sentence of every other error.
     """
     previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt)}
-    previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # there is nothing to save yet
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # there is nothing to save or to pause yet
+        previous[number] = signal.signal(number, signal.SIG_IGN)
     try:
         if "stop" in waiting(run):
             raise KeyboardInterrupt

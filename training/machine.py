@@ -1,8 +1,11 @@
 """What this machine is and can do: devices, number formats, threads, and its measured matrix-multiply peak."""
 
 import os
+import resource
 import shutil
+import sys
 import time
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedConfig
@@ -63,12 +66,36 @@ def supported_precisions(device: str) -> list[str]:
 def flops_per_token(config: PreTrainedConfig, non_embedding: int, context: int) -> float:
     """Forward and backward: 6N + 12·L·H·D·T, N without embeddings (PaLM, arXiv:2204.02311, app. B).
 
-    The head's matrix product counts as work although a tied head adds no parameters: N includes it.
+    The head's matrix product counts as work although a tied head adds no parameters: N includes it, once.
+
+    Args:
+        non_embedding: parameters outside the embedding tables, as `setup.count_parameters` and run.json have them: a
+            head of its own is among them, a tied one is not.
     """
     heads, layers = config.num_attention_heads, config.num_hidden_layers
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    matrices = non_embedding + config.vocab_size * config.hidden_size
-    return 6 * matrices + 12 * layers * heads * head_dim * context
+    tied_head = config.vocab_size * config.hidden_size if config.tie_word_embeddings else 0
+    return 6 * (non_embedding + tied_head) + 12 * layers * heads * head_dim * context
+
+
+def forget_peak_memory(device: str) -> None:
+    """Let `peak_memory` begin anew, where the system can: Linux, and CUDA's allocator."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak resident set size becomes the current one
+
+
+def peak_memory(device: str) -> int:
+    """Bytes: the most that torch held on a GPU, or that the process had resident, since it was forgotten."""
+    if device == "cuda":
+        return torch.cuda.max_memory_reserved()
+    if Path("/proc/self/status").exists():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most  # bytes there, else kilobytes
 
 
 def matrix_peak(

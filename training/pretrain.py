@@ -12,7 +12,6 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:  # run as a script, Python puts training/ first on the path
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import time
 
 from data.console import Parser, cli
 from data.prepare import DataRecipe
@@ -20,20 +19,16 @@ from data.workspace import Workspace
 from hub.card import write_card
 from hub.checkpoints import newest_complete, publish, rewind, verify
 from hub.launch import OUTPUT, launch
-from hub.metrics import append_sample, read_samples
 from hub.runs import Run
-from training import setup
-from training.evaluate import grammar_of, sample_texts
+from training import preflight, setup
 from training.fork import beginning, check_steps, forked_recipe, open_checkpoint
 from training.launch import create
 from training.launch import start as start_detached
 from training.listener import attend
 from training.loop import Job, train
+from training.outcome import announce, diagnosis, judge, summary
 from training.recipe import TrainRecipe, build_recipe, fields_help, find_recipe, merge, parse_flags, read_recipe
 
-SAMPLES = 3  # texts kept and printed at the end of a run
-STORIES = 100  # sampled where the corpus has a grammar that can judge them
-SAMPLING = {"temperature": 1.0}  # the model's own distribution, nothing cut off
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 
@@ -53,25 +48,45 @@ def main() -> int:
     begin.add_argument("--recipe", metavar="NAME|FILE", help="a shipped or saved recipe, or a YAML file")
     begin.add_argument("--resume", metavar="RUN", help="go on with a run from its newest complete checkpoint")
     begin.add_argument("--fork", metavar="RUN[@REVISION]", help="a new run from a checkpoint, with its recipe")
+    parser.add_argument(
+        "--init-from", metavar="MODEL[@REVISION]", help="a new run with the weights of a run, a folder or a Hub model"
+    )
+    parser.add_argument("--check", action="store_true", help="do the checks of a new run and nothing else")
+    parser.add_argument("--json", action="store_true", help="with --check: print the result for programs")
     parser.add_argument("--run-name", metavar="NAME", help="what to call the run (default: its corpus)")
     parser.add_argument("--detach", action="store_true", help="leave it to a process of its own, and return at once")
     parser.add_argument("--force", action="store_true", help="resume although model code or libraries changed")
     parser.add_argument("--workspace", metavar="DIR", help="where everything made is kept (default: ./workspace)")
     arguments, flags = parser.parse_known_args()
+    if arguments.init_from and (arguments.resume or arguments.fork):
+        raise ValueError("--init-from begins a new run: it goes with neither --resume nor --fork, which have weights")
     workspace, given = Workspace(arguments.workspace), parse_flags(flags)
+    if arguments.check:
+        return check(arguments, given, workspace)
     if arguments.detach:
         return detach(arguments, given, workspace)
     if arguments.resume:
         return resume(Run.open(workspace, arguments.resume), workspace, given, arguments.force)
     if arguments.fork:
         return fork(arguments.fork, given, workspace, arguments.run_name)
-    return start(recipe_parts(arguments, given, workspace), workspace, arguments.run_name)
+    parts = recipe_parts(arguments, given, workspace)
+    if arguments.init_from:
+        return initialise(arguments.init_from, parts, workspace, arguments.run_name)
+    return start(parts, workspace, arguments.run_name)
 
 
 def recipe_parts(arguments, given: dict, workspace: Workspace) -> dict:
     """The recipe file's parts, if one is named, and the flags over them."""
     layers = [read_recipe(find_recipe(arguments.recipe, workspace))] if arguments.recipe else []
     return merge(*layers, given)
+
+
+def check(arguments, given: dict, workspace: Workspace) -> int:
+    """The checks alone, of a new run or a fork."""
+    if arguments.resume or arguments.init_from or arguments.detach:
+        raise ValueError("--check looks at a new run or a fork: leave --resume, --init-from and --detach out")
+    parts = given if arguments.fork else recipe_parts(arguments, given, workspace)
+    return preflight.check_alone(parts, workspace, arguments.fork, arguments.json)
 
 
 def detach(arguments, given: dict, workspace: Workspace) -> int:
@@ -86,7 +101,8 @@ def detach(arguments, given: dict, workspace: Workspace) -> int:
     elif arguments.fork:
         run = start_detached(given, workspace, arguments.run_name, arguments.fork)
     else:
-        run = start_detached(recipe_parts(arguments, given, workspace), workspace, arguments.run_name)
+        parts = recipe_parts(arguments, given, workspace)
+        run = start_detached(parts, workspace, arguments.run_name, base=arguments.init_from)
     where = run.workspace_flag()
     print(
         f"run {run.id} is in a process of its own; it goes on when this terminal is closed\n"
@@ -119,6 +135,13 @@ def fork(ref: str, given: dict, workspace: Workspace, name: str | None) -> int:
     return resume(run, workspace, {}, force=False)
 
 
+def initialise(ref: str, parts: dict, workspace: Workspace, name: str | None) -> int:
+    """A new run with another model's weights, in this process."""
+    _, accelerator = setup.set_machine(build_recipe(parts).train)
+    run = setup.once(lambda: create(parts, workspace, name, base=ref), workspace, accelerator)
+    return resume(run, workspace, {}, force=False)
+
+
 def resume(run: Run, workspace: Workspace, given: dict, force: bool) -> int:
     """Go on from the newest complete checkpoint, to the same bits as if never stopped."""
     with attend(run), setup.alone(run, workspace):
@@ -147,19 +170,26 @@ def resume(run: Run, workspace: Workspace, given: dict, force: bool) -> int:
 def where_to_go_on(run: Run, say: Callable[[str], object]) -> Path | None:
     """The checkpoint to train on from, None for the beginning; says which, and which ones cannot be had."""
     checkpoint, passed_over = newest_complete(run)
-    begun = beginning(run)
+    begun, inputs = beginning(run), run.info()["inputs"]
     if checkpoint is None and begun is not None:
         verify(begun)
-        passed_over.pop()  # the oldest one, where the fork began: its parent's optimizer was left behind
+        passed_over.pop()  # the oldest one, where the run began: the optimizer of those weights was left behind
     for reason in passed_over:
         say(f"passed over: {reason}")
     if begun is not None and checkpoint in (None, begun):
-        parent = run.info()["inputs"]["parent"]
         fresh = "" if checkpoint else "; the optimizer starts afresh"
-        say(f"{run.id} goes on from {parent['run']}@{parent['revision']}{fresh}")
-    elif "corpus" in run.info()["inputs"]:  # a launched run that begins has nothing to resume
+        say(f"{run.id} {origin(inputs)}{fresh}")
+    elif "corpus" in inputs:  # a launched run that begins has nothing to resume
         say(f"resuming {run.id} from {checkpoint.name if checkpoint else 'its beginning'}")
     return checkpoint or begun
+
+
+def origin(inputs: dict) -> str:
+    """Where a run's first weights are from, in words."""
+    if parent := inputs.get("parent"):
+        return f"goes on from {parent['run']}@{parent['revision']}"
+    base = inputs["base"]
+    return f"begins with the weights of {'@'.join(filter(None, (base['id'], base['revision'])))}"
 
 
 def finish(job: Job, checkpoint: Path | None = None) -> int:
@@ -169,76 +199,22 @@ def finish(job: Job, checkpoint: Path | None = None) -> int:
         run.start_process()
         run.update(model=setup.count_parameters(job.model))
         announce(job)
-    started = time.perf_counter()
+    preflight.begin(job, checkpoint)
+    spending = preflight.Spent(job.recipe.device)
     status = train(job, checkpoint)
-    seconds = time.perf_counter() - started
+    spent = spending.so_far()
+    seconds = spent["seconds"]
     if main_process:
         result = judge(job) if status == "completed" else {}
         run.finish(status, result={**result, "seconds": round(seconds, 1)})
         run.log(f"{status} after {seconds:.0f} s")
+        if status == "completed" and checkpoint in (None, beginning(run)):
+            preflight.conclude(run, spent)
         write_card(run)
         print(summary(run, job) if status == "completed" else f"stopped and saved; go on with: {run.resume_command()}")
+        if status == "completed":
+            diagnosis(job)
     return 0 if status == "completed" else STOPPED
-
-
-def announce(job: Job) -> None:
-    """Two lines on what is about to be trained, on what and how."""
-    recipe, info = job.recipe, job.run.info()
-    floor = job.evaluator.floor
-    print(
-        f"run {job.run.id}: {job.model.config.model_type} of {info['model']['parameters']:,} parameters on "
-        f"{info['inputs']['corpus']['name']}, {job.batches.steps_per_epoch:,.0f} steps an epoch"
-        + ("" if floor is None else f", entropy {floor:.3f} nats per token")
-        + f"\n{recipe.steps:,} steps of {recipe.batch_size} x {recipe.context} tokens with {recipe.optimizer}, "
-        f"{recipe.precision} on {recipe.device}, {recipe.threads} threads"
-        + (", compiled (the first step takes up to a minute)" if recipe.compile else "")
-    )
-
-
-def judge(job: Job) -> dict:
-    """The figures of a finished run; texts of its own are kept with it, and read by the grammar if there is one."""
-    job.run.heartbeat({"phase": "evaluating"})
-    result = job.evaluator.report(job.model)
-    accepts = grammar_of(job.evaluator.corpus)
-    count = STORIES if accepts else SAMPLES
-    with job.accelerator.autocast():
-        texts = sample_texts(job.model, job.tokenizer, count, job.recipe.context, job.recipe.seed, **SAMPLING)
-    if accepts:
-        accepted = [text for text in texts if accepts(text)]
-        result |= {"accepted": len(accepted), "accepted_of": count}
-        texts = accepted or texts  # what is shown is what counted
-    for text in texts[:SAMPLES]:
-        append_sample(job.run.path, step=job.recipe.steps, text=text, seed=job.recipe.seed, **SAMPLING)
-    if result.get("leak"):
-        print("warning: the loss is below the corpus's own entropy: validation text was trained on", file=sys.stderr)
-    return result
-
-
-def summary(run: Run, job: Job) -> str:
-    """What came out, in a few lines: stories, figures, where the model is and how to open it."""
-    result = run.info()["result"]
-    texts = [sample["text"] for sample in read_samples(run.path)][-SAMPLES:]
-    lines = [f"\n{text.strip()}" for text in texts]
-    lines.append(
-        f"\ntrained in {result['seconds']:.0f} s: loss {result['train_loss']:.4f} on training text, "
-        f"{result['val_loss']:.4f} on validation text (perplexity {result['perplexity']:.2f}, "
-        f"{result['bits_per_byte']:.3f} bits per byte)"
-    )
-    if "excess" in result:
-        low, high = result["excess_interval"]
-        lines.append(
-            f"excess over the corpus's entropy ({result['floor']:.4f}): {result['excess']:.4f} nats per token "
-            f"(95 % interval {low:.4f} to {high:.4f}, {result['documents']:,} whole stories)"
-        )
-    if "accepted" in result:
-        lines.append(f"{result['accepted']} of {result['accepted_of']} sampled stories are whole by the grammar")
-    lines.append(
-        f"\nthe model is in {run.path}; its card is README.md there. Open it anywhere:\n"
-        "  from transformers import AutoModelForCausalLM\n"
-        f'  model = AutoModelForCausalLM.from_pretrained("{run.path}", trust_remote_code=True)\n'
-        f"or let it write:\n  python -m interpret.generate {run.id} --prompt 'One sunny day,'{run.workspace_flag()}"
-    )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

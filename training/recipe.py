@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 
 from data.console import nearest
@@ -68,6 +68,14 @@ class TrainRecipe:
     """Gradients with a larger global L2 norm are scaled down to it. None: never."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target's probability spread over the whole vocabulary (arXiv:1512.00567)."""
+    z_loss: float = Field(default=0.0, ge=0)
+    """Weight of the mean of z², z = logsumexp(logits), which keeps logits from drifting; PaLM's is 1e-4."""
+    spike_action: Literal["mark", "rewind"] = "mark"
+    """What a loss spike leads to: a mark in the record, or a return to a checkpoint before it, past the batches."""
+    spike_rewind_steps: int = Field(default=100, ge=1)
+    """How many steps before a spike the checkpoint should be that is gone back to."""
+    spike_skip_batches: int = Field(default=200, ge=1)
+    """Batches left out after going back; at least up to the one that spiked."""
 
     # learning rate over time
     schedule: Literal["constant", "cosine", "wsd"] = "wsd"
@@ -96,10 +104,12 @@ class TrainRecipe:
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
     # measuring and saving
+    checks: Literal["stop", "warn", "skip"] = "stop"
+    """What a check before the run that finds a mistake leads to: no training, or a warning; or no checks at all."""
     log_every: int = Field(default=10, ge=1)
     """Steps between reads of the device: losses are buffered there until then."""
     diagnose_every: int = Field(default=200, ge=1)
-    """Steps between measurements of the update ratio and of dead units."""
+    """Steps between looks inside the model: update ratio, units, attention, logits, noise scale and more."""
     eval_every: int = Field(default=200, ge=1)
     """Steps between evaluations of both splits."""
     eval_sequences: int = Field(default=128, ge=1)
@@ -110,8 +120,17 @@ class TrainRecipe:
     """Steps between checkpoints."""
     keep_states: int = Field(default=2, ge=1)
     """Checkpoints that keep what resuming needs; the weights of all stay."""
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Where measurements are shown as well, such as `[tensorboard]`; the run's folder stays the record."""
     seed: int = Field(default=0, ge=0)
     """Of the weights, the order of the data and dropout."""
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        """Names from a flag or a form, commas between them, are a list too."""
+        names = value.strip("[] ").split(",") if isinstance(value, str) else value
+        return [name.strip() for name in names if name.strip()] if isinstance(value, str) else value
 
     def __post_init__(self):
         for field, value in OPTIMIZER_DEFAULTS[self.optimizer].items():

@@ -29,6 +29,8 @@ from training.evaluate import Evaluator
 from training.loop import Job
 from training.machine import choose_attention, choose_device, core_count, has_compiler, supported_precisions
 from training.recipe import Recipe, TrainRecipe
+from training.sharding import check_sharding, name_blocks
+from training.trackers import check_trackers
 
 DEFAULT_STEPS = 680  # of the first run: minutes on two cores
 COMPILE_WORTH_STEPS = 300  # compiling takes about as long as it saves on so many steps of a small model
@@ -49,6 +51,7 @@ def check_machine(recipe: TrainRecipe, processes: int) -> str:
     if recipe.precision not in supported_precisions(device):
         there = ", ".join(supported_precisions(device))
         raise ValueError(f"train.precision {recipe.precision!r} is not to be had on {device}, which offers: {there}")
+    check_trackers(recipe.trackers)
     if recipe.compile is True and device == "cpu" and not has_compiler():
         raise ValueError(
             "train.compile needs a C++ compiler on the CPU: install g++ or clang, or --train.compile false"
@@ -76,6 +79,7 @@ def set_machine(recipe: TrainRecipe) -> tuple[TrainRecipe, Accelerator]:
     precision = {"fp32": "no"}.get(recipe.precision, recipe.precision)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
     assert accelerator.num_processes == processes, f"{accelerator.num_processes} processes, launched as {processes}"
+    check_sharding(accelerator, recipe.optimizer)
     return dataclasses.replace(recipe, device=device, threads=threads), accelerator
 
 
@@ -124,6 +128,7 @@ def make_model(recipe: Recipe, data: Data):
         model.set_attn_implementation(recipe.train.attn_implementation)
     if recipe.train.activation_checkpointing:
         model.activation_checkpointing_enable()
+    name_blocks(model)
     return model
 
 
@@ -188,6 +193,13 @@ def alone(run: Run, workspace: Workspace) -> Iterator[None]:
 
 def check_same(run: Run, data: Data, model, checkpoint: Path, force: bool) -> None:
     """Raises ValueError where going on would silently train something else than the run began with."""
+    check_data(run, data)
+    check_architecture(run, model.config, checkpoint)
+    run.check_code(force)
+
+
+def check_data(run: Run, data: Data) -> None:
+    """Raises ValueError where corpus or tokenizer are not those that the run was trained with."""
     began = run.info()["inputs"]
     for kind, found in (("corpus", data.corpus), ("tokenizer", data.tokenizer)):
         if kind in began and began[kind]["sha256"] != found.sha256:  # a fork may take another corpus
@@ -195,8 +207,6 @@ def check_same(run: Run, data: Data, model, checkpoint: Path, force: bool) -> No
                 f"run {run.id} was trained with {kind} {began[kind]['name']} ({began[kind]['sha256'][:12]}), which is "
                 f"not {found.name} ({found.sha256[:12]}): resume with the same {kind}, or start a new run"
             )
-    check_architecture(run, model.config, checkpoint)
-    run.check_code(force)
 
 
 def check_architecture(run: Run, config: PreTrainedConfig, checkpoint: Path) -> None:
@@ -222,6 +232,10 @@ def count_parameters(model) -> dict[str, int]:
 def load_weights(model, checkpoint: Path):
     """The checkpoint's weights into a model of the same architecture."""
     attention = model.config._attn_implementation  # no part of a saved configuration
-    return type(model).from_pretrained(
+    loaded = type(model).from_pretrained(
         checkpoint, config=model.config, dtype=torch.float32, attn_implementation=attention
     )
+    if model.is_activation_checkpointing:
+        loaded.activation_checkpointing_enable()
+    name_blocks(loaded)
+    return loaded

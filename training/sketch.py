@@ -7,6 +7,7 @@ for the backward pass when nothing is compiled, counted tensor by tensor, so no 
 import json
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,6 +25,7 @@ LARGEST = 10**12  # of any number in a recipe; products of larger ones overflow 
 LAYERS = 1000  # a model of more would take minutes to build even without memory
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")  # as the library's configurations call it
 PATIENCE = 3.0  # seconds for the forward pass: some architectures go through a text token by token
+MUON_COPIES = 5  # of the matrices of one shape: look-ahead, their stack, its unit norm, the iterate before and after
 
 
 _lock = threading.Lock()
@@ -39,10 +41,12 @@ class Sketch:
     activation_bytes: int | None
     """None where the architecture cannot be run without memory, as its path depends on numbers, or not in seconds."""
     logit_bytes: int
+    passing_bytes: int
+    """Beside weights, optimizer state and gradients: the most that is alive at once in a step, and is freed in it."""
     flops_per_token: float
 
     def memory(self) -> dict[str, int]:
-        """Bytes by part, all that is there at once when a backward pass begins."""
+        """Bytes by part. They are not all there at once: gradients come as activations go."""
         parts = {
             "weights": FLOAT * self.parameters,
             "gradients": FLOAT * self.parameters,
@@ -51,6 +55,11 @@ class Sketch:
             "logits": self.logit_bytes,
         }
         return {name: size for name, size in parts.items() if size}
+
+    @property
+    def lasting_bytes(self) -> int:
+        """Of what stays from step to step."""
+        return FLOAT * self.parameters + self.optimizer_bytes
 
 
 def sketch(model: dict, vocabulary: int, context: int, micro_batch: int, train) -> Sketch:
@@ -67,32 +76,42 @@ def sketch(model: dict, vocabulary: int, context: int, micro_batch: int, train) 
     key = json.dumps(model, sort_keys=True, default=str)
     with _lock:  # several who ask for the same at once wait for the first
         return _sketch(
-            key, vocabulary, context, micro_batch, train.optimizer, train.precision, train.activation_checkpointing
-        )
+            key, vocabulary, context, micro_batch, train.optimizer, train.precision, train.activation_checkpointing,
+            train.accumulate > 1,
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=64)
 def _sketch(
-    model: str, vocabulary: int, context: int, micro_batch: int, optimizer: str, precision: str, checkpointing: bool
+    model: str,
+    vocabulary: int,
+    context: int,
+    micro_batch: int,
+    optimizer: str,
+    precision: str,
+    checkpointing: bool,
+    accumulates: bool,
 ) -> Sketch:
     config = build_config(json.loads(model), vocabulary, context, SPECIAL)
     layers = getattr(config, "num_hidden_layers", 1)
     with FakeTensorMode():
         built = build_model(config).train()
         kept = activation_bytes(built, micro_batch, context, precision)
-        state = optimizer_bytes(built, optimizer)
+        state, stepping = optimizer_bytes(built, optimizer), stepping_bytes(built, optimizer)
         counts = count_parameters(built)
-        tables = sum(p.numel() for p in parameter_groups(built)[1])  # embeddings and head, a tied one once
-    logits = FLOAT * micro_batch * context * config.vocab_size
+    weights, logits = FLOAT * counts["parameters"], FLOAT * micro_batch * context * config.vocab_size
     if checkpointing and kept is not None:  # the inputs of all layers, and the inside of one at a time
         inside = max(kept - logits, 0)
         kept = logits + inside // layers + FLOAT * layers * micro_batch * context * config.hidden_size
     try:
-        flops = flops_per_token(config, counts["parameters"] - tables, context)
+        flops = flops_per_token(config, counts["parameters_non_embedding"], context)
     except AttributeError:  # an architecture without heads: its matrices are nearly all of the work
         flops = 6.0 * counts["parameters"]
-    # the logits and their gradient; the log-probabilities between the two are among the activations
-    return Sketch(counts["parameters"], counts["parameters_non_embedding"], state, kept, 2 * logits, flops)
+    # The logits and their gradient; the log-probabilities between the two are among the activations. Gradients come as
+    # activations go, but what earlier micro-batches gave stays. Saving holds the optimizer's state twice.
+    passing = (kept or 0) + 2 * logits + (weights if accumulates else 0)
+    passing = max(passing, weights + stepping, state)
+    return Sketch(counts["parameters"], counts["parameters_non_embedding"], state, kept, 2 * logits, passing, flops)
 
 
 def check_size(name: str, value: object, largest: int = LARGEST) -> None:
@@ -108,6 +127,16 @@ def optimizer_bytes(model, optimizer: str) -> int:
     adam = [*embeddings, *vectors, *(matrices if optimizer == "adamw" else [])]
     momenta = FLOAT * sum(p.numel() for p in matrices) if optimizer == "muon" else 0
     return sum(2 * FLOAT * p.numel() + FLOAT for p in adam) + momenta
+
+
+def stepping_bytes(model, optimizer: str) -> int:
+    """What the optimizer's own arithmetic needs for a moment: Muon copies of all the matrices of one shape."""
+    if optimizer != "muon":
+        return 0
+    by_shape: Counter[tuple[int, ...]] = Counter()
+    for matrix in parameter_groups(model)[0]:
+        by_shape[tuple(matrix.shape)] += FLOAT * matrix.numel()
+    return MUON_COPIES * max(by_shape.values(), default=0)
 
 
 def activation_bytes(model, rows: int, context: int, precision: str) -> int | None:

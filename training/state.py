@@ -40,12 +40,17 @@ def write(state: dict, folder: Path) -> None:
     torch.save(state, folder / STATE)
 
 
+def read(folder: Path) -> dict:
+    """What `write` wrote."""
+    return torch.load(folder / STATE, map_location="cpu", weights_only=True)
+
+
 def restore(folder: Path, accelerator: Accelerator, model, optimizer) -> dict:
     """Put optimizer and random states back as `capture` found them; returns the position.
 
     The settings of the parameter groups stay the recipe's, so that a rate changed on going on is in force.
     """
-    state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    state = read(folder)
     settings = [{key: value for key, value in g.items() if key != "params"} for g in optimizer.optimizer.param_groups]
     set_optimizer_state_dict(model, optimizer.optimizer, state["optimizer"], options=WHOLE)
     for group, own in zip(optimizer.optimizer.param_groups, settings, strict=True):

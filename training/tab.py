@@ -13,7 +13,7 @@ from hub import overview
 from hub.queue import waiting_for
 from hub.runs import status_of
 from page.tab import QUICK, answer
-from training import draft, tab_form, tab_watch
+from training import draft, tab_form, tab_sweeps, tab_watch
 from training.recipe import checked_parts
 
 SHOW = "() => document.getElementById('{}')?.scrollIntoView({{behavior: 'smooth', block: 'start'}})"
@@ -35,6 +35,10 @@ def build(access: Access) -> TrainTab:
         form = tab_form.build(access)
     with gr.Column(elem_id="train-watching", elem_classes="lab-train-watching"):
         watch = tab_watch.build(access)
+    with gr.Accordion("Sweeps: a grid of recipes, several seeds each", open=False, elem_id="train-sweeps"):
+        sweeps = tab_sweeps.build(access)
+    looked_at = sweeps.run.change(lambda run: run, sweeps.run, watch.watched, **QUICK)
+    looked_at.success(None, js=SHOW.format("train-watching"), api_visibility="private")
     shown = form.started.change(lambda run: run, form.started, watch.watched, **QUICK)
     shown.success(None, js=SHOW.format("train-watching"), api_visibility="private")
     forked = watch.fork.click(lambda run: run, watch.watched, form.fork_from, **QUICK)

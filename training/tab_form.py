@@ -20,7 +20,7 @@ from modeling.presets import PRESETS, preset_config
 from page import training as draw
 from page.html import Markup
 from page.tab import QUICK, answer, html
-from training import draft, saved
+from training import draft, saved, tab_checks
 from training.architecture import DEFAULT_PRESET
 from training.draft import DEFAULTS, RUN
 from training.estimate import Unknown, estimate
@@ -54,6 +54,7 @@ def build(access: Access) -> Form:
             fields, checks, name = build_fields(access)
         with gr.Column(scale=2, min_width=300):
             begin = gr.Button("Start training", variant="primary", elem_id="train-start")
+            panel = tab_checks.build()
             cost = html(elem_id="train-cost")
             with gr.Accordion("The whole recipe, and the command that does the same", open=False):
                 texts = html(elem_id="train-recipe")
@@ -68,7 +69,8 @@ def build(access: Access) -> Form:
     forks = fork_from.change(answer(partial(forked, access)), [fork_from, forking], filled, **QUICK)
     for done in (begun, forks):  # a folded field does not say that it was filled
         done.success(look, asked, shown, **QUICK)
-    begin.click(answer(partial(started_run, access)), asked, started, **QUICK)
+    tab_checks.wire(access, panel, partial(parts_of, access), [fork_from, *values], begin)
+    begin.click(answer(partial(started_checked, access)), [panel.last, panel.anyway, *asked], started, **QUICK)
     by_preset = [fields[key] for key, field in form_fields().items() if in_preset(field)]
     fields["model.preset"].change(as_preset, fields["model.preset"], by_preset, **QUICK)
     return Form(fields, fork_from, name, begin, started)
@@ -245,6 +247,11 @@ def drafted(access: Access, fork: str, typed: dict[str, object]) -> dict:
     return values_to_parts(typed, base=values_of(draft.parent_parts(access, fork)))
 
 
+def parts_of(access: Access, fork: str, values: Sequence[object]) -> dict:
+    """The same from the fields in their order."""
+    return drafted(access, fork, named(values))
+
+
 def named(values: Sequence[object]) -> dict[str, object]:
     """What the fields hold, by their dotted names."""
     return dict(zip(form_fields(), values, strict=True))
@@ -273,6 +280,13 @@ def started_run(access: Access, fork: str, name: str, *values: object) -> str:
     """Start what the form holds; returns the run's id."""
     access.check_write()
     return draft.start_run(access, drafted(access, fork, named(values)), name, fork).id
+
+
+def started_checked(access: Access, last: dict, anyway: bool, fork: str, name: str, *values: object) -> str:
+    """The same where no check is red, or the person insists."""
+    access.check_write()
+    parts = tab_checks.permitted(access, last, anyway, fork, drafted(access, fork, named(values)))
+    return draft.start_run(access, parts, name, fork).id
 
 
 def kept(access: Access, begun: str, name: str, *values: object) -> tuple:

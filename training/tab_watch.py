@@ -21,6 +21,7 @@ from page import training as draw
 from page.chart import POINTS, Series, line_chart
 from page.html import Markup, note
 from page.tab import QUICK, answer, html
+from training import tab_diagnose, tab_measures
 from training.control import POSSIBLE, request
 
 TICK, QUEUE_TICK = 1.0, 3.0  # seconds between two looks at the watched run, and at all of them
@@ -62,6 +63,8 @@ def build(access: Access) -> Watch:
                                        ("fork", "Fork"))}  # fmt: skip
     log_y = gr.Checkbox(True, label="Logarithmic loss", elem_id="train-log-y", container=False)
     parts = {"head": head, **buttons, "loss": html(elem_id="train-loss"), "small": html(elem_id="train-small")}
+    tab_diagnose.build(access, watched)
+    tab_measures.build(access, watched)
     with gr.Row():
         with gr.Column(min_width=300):
             gr.HTML('<h3 class="lab-train-h">What it writes, newest first</h3>', padding=False)

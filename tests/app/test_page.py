@@ -98,6 +98,12 @@ def test_watch_reload_pause_resume_stop(tab, server, default_run):
     paused_at = default_run.info()["progress"]["step"]
     time.sleep(2.0)
     assert default_run.info()["progress"]["step"] == paused_at
+    tab.locator("#train-save").click()
+    saved = default_run.path / "checkpoints" / f"step-{paused_at:06d}" / "COMPLETE"
+    deadline = time.monotonic() + 30
+    while not saved.exists():
+        assert time.monotonic() < deadline, "nothing was saved"
+        time.sleep(0.1)
     tab.locator("#train-resume").click()
     wait_for_status(tab, "running")
     wait_for_step(default_run, paused_at + 10)

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from data import builtin, corpora
+from data import builtin, corpora_cli
 from data.console import cli
-from data.corpora import add_corpus, open_corpus
+from data.corpora import BUILT_IN, HUB, add_corpus, open_corpus
 from data.snapshots import split_documents
 from data.tales import log_prob
 from data.workspace import sha256_json
@@ -20,7 +20,7 @@ def run(capsys, monkeypatch, *args: str) -> tuple[int, str, str]:
     """A command of `python -m data.corpora` in this process: exit code, stdout, stderr."""
     monkeypatch.setattr(sys, "argv", ["corpora", *args])
     with pytest.raises(SystemExit) as end:
-        cli(corpora.main)
+        cli(corpora_cli.main)
     return end.value.code, *capsys.readouterr()
 
 
@@ -183,6 +183,8 @@ def test_names(write, workspace):
         open_corpus("shakespear", workspace)
     with pytest.raises(ValueError, match="is a built-in corpus"):
         add_corpus("tales", [write("a.txt", "text " * 9)], workspace)
+    with pytest.raises(ValueError, match="is a corpus on the Hub"):
+        add_corpus("c4", [write("a.txt", "text " * 9)], workspace)
     with pytest.raises(ValueError, match="may hold letters"):
         add_corpus("../out", [write("a.txt", "text " * 9)], workspace)
     assert open_corpus(write("tales.txt", "text " * 9), workspace).name == "my-tales"
@@ -194,13 +196,21 @@ def test_commands(write, workspace, capsys, monkeypatch):
     code, out, err = run(capsys, monkeypatch, "add", "mine", str(write("a.txt", "Some words. " * 40)), *at)
     assert code == 0 and "mine: 1 + 1 documents" in out and "made in" in err
     code, out, _ = run(capsys, monkeypatch, "list", *at)
-    assert code == 0 and [line.split()[0] for line in out.splitlines()] == ["tales", "verdict", "shakespeare", "mine"]
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == [*BUILT_IN, *HUB, "mine"]
+    assert "not fetched yet: allenai/c4, 364,868,892 documents" in out and "ODC-BY" in out
     code, out, _ = run(capsys, monkeypatch, "show", "mine", *at)
     assert code == 0 and "contiguous-tail" in out and "Some words." in out
     code, out, _ = run(capsys, monkeypatch, "show", "mine", "--json", *at)
     assert json.loads(out)["splits"]["train"]["characters"] == 432
+    code, out, _ = run(capsys, monkeypatch, "show", "mine", "--statistics", *at)
+    assert code == 0 and "distinct words" in out
+    add = run(capsys, monkeypatch, "add", "other", str(write("b.txt", "Other words. " * 40)), *at)[0]
+    code, out, _ = run(capsys, monkeypatch, "mix", "both", "mine=1", "other=1", "--bytes", "0.4kB", *at)
+    assert add == code == 0 and "both: 2 + 2 documents" in out
+    code, out, _ = run(capsys, monkeypatch, "show", "both", *at)
+    assert code == 0 and "mixed" in out
     code, out, _ = run(capsys, monkeypatch, "list", "--json", *at)
-    assert json.loads(out)[-1]["name"] == "mine"
+    assert [row["name"] for row in json.loads(out)][-3:] == ["both", "mine", "other"]
 
 
 @pytest.mark.parametrize(
@@ -208,6 +218,11 @@ def test_commands(write, workspace, capsys, monkeypatch):
     [
         (["show", "nothing"], "no corpus and no file or folder 'nothing'"),
         (["fetch", "verdic"], "did you mean 'verdict'?"),
+        (["fetch", "tinystorys"], "did you mean 'tinystories'?"),
+        (["fetch", "c4", "--bytes", "much"], "'much' should be a number of bytes, such as 20MB"),
+        (["fetch", "c4", "--config", "fr"], "for another, name hf:allenai/c4"),
+        (["fetch", "tales", "--documents", "3"], "not fetched from the Hub, so it has no documents to choose"),
+        (["mix", "both", "tales"], "should be a corpus and its weight"),
         (["add", "mine", "missing.txt"], "missing.txt: no such file or folder"),
         (["add", "mine"], "required: PATH"),
         (["lst"], "invalid choice"),

@@ -11,7 +11,8 @@ from gradio_client import Client
 import data.tab
 from data import builtin, tab_corpora, tab_tokenizers
 from data.access import Access
-from data.corpora import snapshot, snapshot_names
+from data.builtin import BUILT_IN
+from data.corpora import list_corpora, snapshot, snapshot_names
 from data.tokenizer import train_version
 from data.workspace import write_json
 from page.html import Markup
@@ -183,7 +184,29 @@ def test_a_tick_without_news_does_nothing(access, corpus):
     train_version("one", "char", corpus, 0, access.workspace)
     listing, _, left, right, corpora = tab_tokenizers.watch(access, first[1], None)
     assert "one@v1 char small" in words(listing) and left["value"] == "one@v1" and right["choices"] == ["one@v1"]
-    assert corpora["choices"] == ["tales", "verdict", "shakespeare", "small"]
+    assert corpora["choices"] == [*BUILT_IN, "small"]
+
+
+def test_a_tokenizer_is_trained_with_options_and_compared_on_a_corpus(access, corpus):
+    tab_tokenizers.train_one(access, "small", "bpe", 290, "one")
+    said, chosen = tab_tokenizers.train_one(access, "small", "bpe", 290, "one", r"naïve|\d+:", 2, True, False, "nfc")
+    assert chosen["value"] == "one@v2" and "290 entries" in words(said)
+    report = words(tab_tokenizers.show_report(access, "one"))
+    assert "special pattern naïve|\\d+:, special limit 2, split digits, normalization nfc" in report
+    assert r"--special-pattern 'naïve|\d+:' --special-limit 2 --split-digits --normalization nfc" in report
+    assert "Its normalisation loses information" in report and "never split" in report and "Cyrillic" in report
+    compared = words(tab_tokenizers.compare_on_corpus(access, "one@v1", "one@v2", "small"))
+    assert "validation text of small" in compared and "more tokens in one@v1" in compared
+    assert [row["name"] for row in list_corpora(access.workspace) if row["made"]] == [
+        one[0] if isinstance(one, tuple) else one for one in tab_tokenizers.made_corpora(access)["choices"]
+    ]
+    for left, right, text, message in (
+        ("one@v1", None, "small", "choose two tokenizers"),
+        ("one@v1", "one@v2", "tales", "no snapshot 'tales'"),
+        ("one@v1", "one@v2", "", "nothing is chosen"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tab_tokenizers.compare_on_corpus(access, left, right, text)
 
 
 def test_a_tokenizer_is_trained_and_its_text_cut(access, corpus):
@@ -284,7 +307,8 @@ def test_a_program_can_ask(access, corpus):
     try:
         client = Client(url, verbose=False)
         rows = client.predict(api_name="/list_corpora")
-        assert [row["name"] for row in rows] == ["tales", "verdict", "shakespeare", "small"]
+        assert [row["name"] for row in rows] == [row["name"] for row in list_corpora(access.workspace)]
+        assert {*BUILT_IN, "small"} <= {row["name"] for row in rows}
         found = client.predict("one", "fox 好", api_name="/tokenize")
         assert bytes.fromhex("".join(token["bytes"] for token in found["tokens"])).decode() == "fox 好"
         assert (found["characters"], found["bytes"], found["note"]) == (5, 7, "")

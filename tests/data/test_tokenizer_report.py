@@ -14,12 +14,12 @@ from data.console import cli
 from data.tokenizer import Tokenizer, load_tokenizer, open_tokenizer, train_version
 from data.tokenizer_cli import main
 from data.tokenizer_kinds import KINDS, LARGEST, RESERVED, train_tokenizer
+from data.tokenizer_measures import compare_on
 from data.tokenizer_report import (
     BYTE_OF,
     Cut,
     Entry,
     Vocabulary,
-    compare_on,
     cut,
     differences,
     list_tokenizers,

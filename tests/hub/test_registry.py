@@ -59,12 +59,53 @@ def test_compare(make_run, workspace, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["recipe"] == {"train.learning_rate": [0.001, 0.003]}
     assert result["origin"] == {"seed": [0, 1]}
+    assert result["data"] == result["machine"] == {}
     assert result["result"] == {"val_loss": [2.0, 1.0]}
     main(command(workspace, "compare", first.id, "faster"))
     out = capsys.readouterr().out
     assert "train.learning_rate" in out
     main(command(workspace, "compare", first.id, first.id))
     assert "the same recipe" in capsys.readouterr().out
+
+
+def test_comparison_names_data_code_and_machine(make_run, workspace, capsys):
+    first, second = make_run(), make_run("other")
+    second.update(
+        inputs={"corpus": {"name": "tales", "sha256": "e" * 64}},
+        versions={"torch": "1.0"},
+        machine={"cpu": "Abacus", "threads": 1},
+        code_sha="f" * 64,
+        git={"sha": "a" * 40, "dirty": True},
+    )
+    main(command(workspace, "compare", first.id, second.id, "--json"))
+    result = json.loads(capsys.readouterr().out)
+    assert result["recipe"] == {}
+    assert result["data"] == {"corpus": ["tales (cccccccccccc)", "tales (eeeeeeeeeeee)"]}
+    assert result["machine"] == {"cpu": [None, "Abacus"], "threads": [None, 1]}
+    assert result["origin"]["model code"][1] == "ffffffffffff"
+    assert result["origin"]["commit"][1] == "aaaaaaaaaaaa with changes"
+    assert result["origin"]["torch"] == [first.info()["versions"]["torch"], "1.0"]
+    main(command(workspace, "compare", first.id, second.id))
+    out = capsys.readouterr().out
+    assert "the same recipe" in out and "Abacus" in out
+
+
+def test_lineage_is_shown_from_both_sides(make_run, workspace, capsys):
+    parent, fork, successor = make_run("parent"), make_run("fork"), make_run("successor")
+    fork.update(inputs={"parent": {"run": parent.id, "revision": "step-000100", "sha256": "0"}})
+    successor.update(inputs={"base": {"id": parent.id, "revision": "step-000200", "sha256": "0"}})
+    main(command(workspace, "show", "parent", "--json"))
+    assert sorted(json.loads(capsys.readouterr().out)["children"], key=lambda child: child["kind"]) == [
+        {"id": fork.id, "kind": "fork", "revision": "step-000100"},
+        {"id": successor.id, "kind": "successor", "revision": "step-000200"},
+    ]
+    main(command(workspace, "show", "parent"))
+    out = capsys.readouterr().out
+    assert fork.id in out and "successor of @step-000200" in out
+    main(command(workspace, "show", "fork"))
+    assert f"{parent.id}@step-000100" in capsys.readouterr().out
+    main(command(workspace, "show", "successor"))
+    assert f"{parent.id}@step-000200" in capsys.readouterr().out
 
 
 def test_delete(run, workspace, capsys, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-TIMES = ("tokens_sec", "seconds")  # what a clock decides
+TIMES = ("tokens_sec", "seconds", "mfu", "data_wait")  # what a clock decides
 TEXT = "".join(
     f"{n} bottles of milk stand on the wall, and if one of them falls there are {n - 1}.\n" for n in range(400)
 )

@@ -6,8 +6,9 @@ number. `{"wait": pid}` is answered with a child's exit status and what it print
 `kill` is where the child dies by SIGKILL: `["step", 7]` after that optimizer step, `["save", 8]` in the middle of
 writing that checkpoint's state, `["publish", 8]` between the checkpoint and the run's root. `signal` is one it gets
 after a step, `poison` a step whose loss is a NaN, `file_limit` the largest file it may write, `slow` how many seconds
-each step takes, `dawdle` how many its data take. `launched` is the run that it is the process of, as `hub.launch`
-leaves one. Nothing is computed here before forking: OpenMP's threads do not survive a fork.
+each step takes, `dawdle` how many its data take. `checked` leaves the checks before a run in,
+which take seconds. `launched` is the run that it is the process of, as `hub.launch` leaves one. `shard` has Accelerate
+shard the model as it does on GPUs. Nothing is computed here before forking: OpenMP's threads do not survive a fork.
 """
 
 import json
@@ -21,10 +22,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+
 from data.console import cli
 from hub.process import now, this_process
 from hub.runs import Run
-from training import loop, pretrain, setup, state
+from training import keeper, loop, preflight, pretrain, setup, state
 
 
 def main() -> None:
@@ -52,6 +57,8 @@ def child(order: dict, output: int) -> None:
     os.dup2(output, 2)
     os.environ.update(order.get("environment", {}))
     sys.argv = ["training/pretrain.py", *order["argv"]]
+    if not order.get("checked"):
+        preflight.begin = lambda job, checkpoint: None
     if order.get("file_limit"):
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"], order["file_limit"]))
     if order.get("kill"):
@@ -63,6 +70,8 @@ def child(order: dict, output: int) -> None:
         poison(order["poison"])
     if order.get("slow"):
         after_step(None, lambda: time.sleep(order["slow"]))
+    if order.get("shard"):
+        shard()
     if order.get("dawdle"):
         make_data = setup.make_data
         setup.make_data = lambda *given: time.sleep(order["dawdle"]) or make_data(*given)
@@ -100,27 +109,42 @@ def plan(where: str, step: int) -> None:
 
         state.write = torn
     else:
-        publish = loop.publish
+        publish = keeper.publish
 
         def unpublished(run, folder):
             if folder.name == f"step-{step:06d}":
                 die()
             publish(run, folder)
 
-        loop.publish = unpublished
+        keeper.publish = unpublished
 
 
 def after_step(step: int | None, act) -> None:
     """Do something after one step, or after each."""
     inner = loop.optimizer_step
 
-    def stepped(job, model, optimizer, number):
-        result = inner(job, model, optimizer, number)
+    def stepped(job, model, optimizer, number, *rest):
+        result = inner(job, model, optimizer, number, *rest)
         if step in (None, number + 1):
             act()
         return result
 
     loop.optimizer_step = stepped
+
+
+def shard() -> None:
+    """FSDP2 by Accelerate on the CPU, where it would leave the plugin out in silence and train without shards."""
+
+    def sharding(**settings) -> Accelerator:
+        accelerator = Accelerator(**settings)
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
+        )
+        AcceleratorState._shared_state.update(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        return accelerator
+
+    setup.Accelerator = sharding
 
 
 def poison(step: int) -> None:

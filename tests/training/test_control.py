@@ -24,6 +24,9 @@ from training.recipe import parse_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 24
+SIGNALS = {
+    "pause": signal.SIGUSR2, "save": signal.SIGUSR1, "resume": signal.SIGUSR2, "stop": signal.SIGTERM,
+}  # fmt: skip
 RECIPE = [
     *("--train.steps", str(STEPS), "--train.save_every", "8", "--train.log_every", "3", "--train.compile", "false"),
     *("--train.eval_every", "8", "--train.eval_sequences", "4", "--train.sample_every", "12", "--train.threads", "1"),
@@ -127,6 +130,39 @@ def test_a_stopped_run_has_saved_and_goes_on_to_the_same_bits(pretrain, begin, w
     info = run.info()
     assert (info["status"], info["error"], bool(info["ended_at"])) == ("interrupted", None, True)
     assert saved(run)[-1] == step_of(run) < STEPS
+    code, output = pretrain(run.path.parents[1], "--resume", run.id)
+    assert code == 0, output
+    assert_same_bits(whole, run.path)
+
+
+def test_told_by_signal_then_by_command(pretrain, begin, whole, assert_same_bits, monkeypatch):
+    """One process hears everything it can be told, both ways, says so, and trains what it would have trained."""
+    pid, run = begin()
+    workspace = str(run.path.parents[1])
+
+    def command(verb: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["training.control", verb, run.id, "--workspace", workspace])
+        assert control.main() == 0
+
+    asked = {
+        "SIG": {verb: lambda n=number: os.kill(pid, n) for verb, number in SIGNALS.items()},
+        "request": {verb: lambda v=verb: command(v) for verb in ("pause", "save", "resume", "stop")},
+    }
+    for by in asked.values():
+        steps = saved(run)
+        by["pause"]()
+        until(lambda: run.status == "paused")
+        by["save"]()
+        until(lambda before=steps: len(saved(run)) > len(before))
+        by["resume"]()
+        until(lambda: run.status == "running")
+    asked["SIG"]["stop"]()
+    code, output = pretrain.wait(pid)
+    assert (code, run.info()["status"]) == (130, "interrupted"), output
+    log = (run.path / "train.log").read_text()
+    for verb, number in SIGNALS.items():
+        assert f"asked to {verb} by {number.name}" in log
+        assert f"asked to {verb} by request" in log or verb == "stop"
     code, output = pretrain(run.path.parents[1], "--resume", run.id)
     assert code == 0, output
     assert_same_bits(whole, run.path)
@@ -274,6 +310,34 @@ def test_several_processes_ask_each_other_often_and_not_too_often(make_run, monk
     assert len(questions) <= 2000 * seconds / (0.8 * min(listener.POLL, seconds)) + 10
     if seconds < listener.POLL / 10:
         assert len(questions) < 100
+
+
+@pytest.fixture
+def one_of_two(make_run):
+    hears = listener.Listener(make_run("running"), SimpleNamespace(num_processes=2, is_main_process=True))
+    with hears:
+        yield hears
+
+
+def test_a_launcher_repeats_the_terminals_ctrl_c(one_of_two, monkeypatch):
+    """It sends its own to processes that the terminal has told already: only a later one means haste."""
+    clock = [10.0]
+    monkeypatch.setattr(listener, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert one_of_two.heard() == [("stop", "SIGINT")]
+    one_of_two.stopping = True
+    clock[0] += 2 * listener.ECHO
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_lost_launcher_is_noticed_once(one_of_two, monkeypatch):
+    assert one_of_two.heard() == []
+    others = listener.os.getppid() + 1
+    monkeypatch.setattr(listener.os, "getppid", lambda: others)
+    assert one_of_two.heard() == [("stop", "the end of its launcher")]
+    assert one_of_two.heard() == []
 
 
 @pytest.mark.slow

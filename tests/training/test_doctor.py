@@ -9,6 +9,7 @@ import torch
 
 from training import doctor
 from training.machine import choose_device, flops_per_token, matrix_peak
+from training.setup import count_parameters
 
 
 def test_report(monkeypatch, capsys, tmp_path):
@@ -39,20 +40,25 @@ def test_a_device_that_is_not_there_is_named():
         choose_device("cuda")
 
 
-def test_flops_agree_with_torchs_own_count():
+@pytest.mark.parametrize("tied", [False, True])
+def test_flops_agree_with_torchs_own_count(tied):
     """Six per parameter and token, and attention on top: against the operations torch counts, forward and backward."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from modeling import LabGPTConfig, LabGPTForCausalLM
 
-    config = LabGPTConfig(vocab_size=96, hidden_size=64, num_hidden_layers=2, num_attention_heads=4)
+    config = LabGPTConfig(
+        vocab_size=96, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, tie_word_embeddings=tied
+    )
     config._attn_implementation = "eager"
     model = LabGPTForCausalLM(config)
     ids = torch.randint(0, 96, (2, 48))
     with FlopCounterMode(display=False) as counter:
         model(input_ids=ids, labels=ids).loss.backward()
-    matrices = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name)
-    assert counter.get_total_flops() / ids.numel() == pytest.approx(flops_per_token(config, matrices, 48), rel=0.01)
+    non_embedding = count_parameters(model)["parameters_non_embedding"]
+    assert counter.get_total_flops() / ids.numel() == pytest.approx(
+        flops_per_token(config, non_embedding, 48), rel=0.01
+    )
 
 
 def test_the_peak_is_above_a_single_small_product():

@@ -11,6 +11,8 @@ from hub.metrics import Metrics
 from hub.process import machine
 from hub.runs import Run
 from training import estimate as module
+from training import machine as machine_module
+from training import pace as pace_module
 from training import setup, sketch
 from training.architecture import build_config, build_model
 from training.estimate import Unknown, estimate
@@ -207,3 +209,56 @@ def test_absurd_sizes_are_one_sentence_at_once(workspace, recipe, words):
         estimate(build_recipe(recipe), workspace)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
     assert time.monotonic() - began < 5
+
+
+def test_real_steps_tell_the_time_evaluations_included(workspace):
+    recipe = recipe_of(steps=100, eval_every=40)
+    pace = pace_module.Pace(seconds=0.5, cpu_seconds=0.8, steps=2)
+    found = pace_module.refine(estimate(recipe, workspace), pace, recipe.train, evaluated=6 * B * T)
+    # three evaluations, each of six batches forward, which is a third of a step: six steps more; and a look inside
+    steps = 106 + pace_module.LOOK / (B * T)
+    assert found.seconds == pytest.approx(0.5 * steps) and found.cpu_seconds == pytest.approx(0.8 * steps)
+    assert "2 real steps took 0.5 s" in found.how["time"]
+    compiled = recipe_of(steps=100, compile=True, eval_every=1000)
+    faster = pace_module.refine(estimate(compiled, workspace), pace, compiled.train, evaluated=0)
+    assert faster.seconds == pytest.approx(
+        0.5 * (100 * pace_module.COMPILED + pace_module.LOOK / (B * T)) + pace_module.COMPILING
+    )
+
+
+def test_memory_at_the_fullest_moment_by_hand(workspace):
+    """Weights and optimizer stay; of gradients and activations, which come and go, the most there is at once."""
+    adamw = estimate(recipe_of(optimizer="adamw"), workspace)
+    stays = adamw.memory["weights"] + adamw.memory["optimizer state"]
+    passes = adamw.memory["activations"] + adamw.memory["logits"]
+    assert adamw.tensor_bytes == stays + passes
+    assert adamw.memory_total == int(module.PROCESS + stays + module.HEAP["cpu"] * passes)
+    # with little text at once, Muon's own arithmetic is more: the gradients, and copies of all matrices of one shape
+    wide = {**SMALL, "hidden_size": 512, "num_attention_heads": 8}
+    muon = estimate(recipe_of(wide, optimizer="muon", batch_size=1), workspace)
+    grown = muon.tensor_bytes - muon.memory["weights"] - muon.memory["optimizer state"] - muon.memory["gradients"]
+    assert grown == sketch.MUON_COPIES * 4 * 2 * 512 * 2048
+
+
+def test_gpus_by_hand(workspace):
+    found = estimate(recipe_of(steps=7), workspace)
+    by_name = {one.gpu.name: one for one in found.on_gpus}
+    assert set(by_name) == {"T4", "RTX 3060", "RTX 3090", "RTX 4090", "A10", "L4", "A100", "H100", "H200", "B200"}
+    assert by_name["A100"].seconds["bf16"] == pytest.approx(found.flops / (312e12 * 0.35))
+    assert by_name["T4"].seconds.keys() == {"fp32", "fp16"}  # it has no bf16 units
+    assert all(one.gpu.source.startswith("https://") and one.fits for one in found.on_gpus)
+    large = {"preset": "medium", "hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 24}
+    fits = {one.gpu.name: one.fits for one in estimate(recipe_of(large), workspace).on_gpus}
+    assert not fits["RTX 4090"] and fits["B200"]
+    assert estimate(recipe_of(steps=None, epochs=1.5), workspace).on_gpus == []
+
+
+def test_the_peak_of_memory_is_measured_from_where_it_was_forgotten():
+    def spent() -> int:
+        block = torch.ones(60_000_000 // 4)
+        return int(block.numel())
+
+    machine_module.forget_peak_memory("cpu")
+    before = machine_module.peak_memory("cpu")
+    spent()
+    assert machine_module.peak_memory("cpu") - before > 50e6

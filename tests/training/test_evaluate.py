@@ -40,7 +40,7 @@ class FakeCorpus:
 class FakeTokens:
     def __init__(self, ids, starts):
         self.ids, self.begin = np.asarray(ids, dtype=np.uint16), np.asarray(starts)
-        self.meta = {"splits": {"validation": {"bytes": 100, "floor": None}}}
+        self.meta = {"splits": {"validation": {"bytes": 100, "floor": 1.0}}}
 
     def split(self, name):
         return self.ids
@@ -146,3 +146,11 @@ def test_the_interval_covers_its_share():
         mean, half = mean_interval(random.exponential(1.0, 200))
         covered += abs(mean - 1.0) < half
     assert 925 <= covered <= 965
+
+
+def test_no_excess_where_the_tokenizer_loses_information(coins):
+    corpus, tokens = coins
+    lossy = FakeTokens(tokens.ids, tokens.begin)
+    lossy.meta = {"splits": {"validation": {"bytes": 100, "floor": None}}}
+    evaluator = Evaluator(corpus, lossy, 64, "document", 8, torch.device("cpu"))
+    assert evaluator.excess(model=None) is None

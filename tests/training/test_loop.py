@@ -15,7 +15,6 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hub.models import open_model
-from training.diagnostics import UpdateRatio, dead_units
 from training.loop import loss_of, slices
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,29 +149,3 @@ def test_label_smoothing_is_torchs():
     p = logits.log_softmax(-1)
     by_hand = -(0.8 * p.gather(-1, labels[..., None]).squeeze(-1) + 0.2 * p.mean(-1)).mean()
     torch.testing.assert_close(loss, by_hand)
-
-
-def test_update_ratio_of_a_known_step():
-    torch.manual_seed(0)
-    model = nn.Linear(50, 40)
-    ratio = UpdateRatio(model)
-    with torch.no_grad():
-        model.weight.mul_(1.003)  # every element moves by 0.3 % of itself, so its spread does
-    assert ratio.measure() == pytest.approx(3e-3, rel=1e-3)
-
-
-@pytest.mark.parametrize("act", ["relu2", "gelu"])
-def test_dead_units_are_found(act):
-    from modeling import LabGPTConfig, LabGPTForCausalLM
-
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    torch.manual_seed(0)
-    model = LabGPTForCausalLM(LabGPTConfig(vocab_size=30, hidden_act=act, mlp_bias=True, **sizes))
-    ids = torch.randint(0, 30, (16, 64))
-    assert dead_units(model, ids)["total"] == 0
-    with torch.no_grad():  # 16 of the 64 units of the second layer never rise above zero
-        model.model.layers[1].mlp.up_proj.bias[:16] = -100.0
-    dead = dead_units(model, ids)
-    assert dead["model.layers.0.mlp.down_proj"] == 0
-    assert dead["model.layers.1.mlp.down_proj"] == pytest.approx(25.0)
-    assert dead["total"] == pytest.approx(12.5)

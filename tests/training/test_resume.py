@@ -4,6 +4,10 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
+
+from modeling import LabGPTConfig, LabGPTForCausalLM
+from training.setup import load_weights
 
 STEPS, SAVE_EVERY = 24, 4
 RECIPE = [
@@ -88,3 +92,17 @@ def test_torn_and_tampered_checkpoints_are_passed_over_by_name(pretrain, milk, t
     assert "step-000012" in output and "model.safetensors" in output
     assert "from its beginning" in output  # step 8 has no state any more: only the last two are kept
     assert code == -9
+
+
+def test_a_model_that_goes_on_is_set_up_as_it_began(tmp_path):
+    """What no configuration holds: recomputed activations, the kind of attention, the blocks that FSDP wraps."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LabGPTForCausalLM(LabGPTConfig(vocab_size=30, **sizes))
+    model.save_pretrained(tmp_path)
+    model.activation_checkpointing_enable()
+    model.set_attn_implementation("eager")
+    loaded = load_weights(model, tmp_path)
+    assert loaded.is_activation_checkpointing and loaded.config._attn_implementation == "eager"
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), loaded.parameters(), strict=True))
+    there = {type(module).__name__ for module in loaded.modules()}
+    assert loaded._no_split_modules and set(loaded._no_split_modules) <= there
