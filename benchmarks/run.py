@@ -8,7 +8,7 @@ import sys
 
 from data.console import Parser, cli
 
-BENCHMARKS = ("training", "diagnostics", "generation", "encoding", "attention", "page", "estimate")
+BENCHMARKS = ("training", "diagnostics", "generation", "encoding", "attention", "interpret", "page", "estimate")
 
 
 def main() -> int:

@@ -80,11 +80,22 @@ function headButton(row, h) {
   paint(canvas, side, k => small[start + k]);
   const told = describe([row, h]);
   const button = make('button', { type: 'button', 'data-layer': view.layers[row], 'data-head': h, 'aria-label': told }, canvas);
-  button.addEventListener('click', () => choose([row, h]));
+  button.addEventListener('click', () => {
+    choose([row, h]);
+    namePart(`L${view.layers[row]}H${h}`);
+  });
   for (const event of ['pointerenter', 'focus']) button.addEventListener(event, () => (part('told').textContent = told));
   for (const event of ['pointerleave', 'blur'])
     button.addEventListener(event, () => (part('told').textContent = describe(head)));
   return button;
+}
+
+// The head that was clicked is the part that the panel below would remove; the server hears of it when it is asked.
+function namePart(text) {
+  const box = document.querySelector('#attention-part :is(input, textarea)');
+  if (!box) return;
+  box.value = text;
+  box.dispatchEvent(new Event('input', { bubbles: true }));
 }
 
 function describe(which) {

@@ -80,7 +80,7 @@ def patterns(model, tokenizer, prompt: str, max_tokens: int = MAX_TOKENS) -> Att
         tokens=read.tokens,
         ids=read.ids,
         layers=list(recorded),
-        windows=[_window(model.config, layer) for layer in recorded],
+        windows=[window(model.config, layer) for layer in recorded],
         weights=np.stack([weights.float().cpu().numpy() for weights in recorded.values()]),
         note=read.note,
     )
@@ -137,6 +137,15 @@ def _of_layer(weights: np.ndarray, window: int | None) -> dict[str, np.ndarray]:
     }
 
 
+def pool(weights: np.ndarray, side: int) -> np.ndarray:
+    """Means over squares of weights (L, H, T, T), so that at most `side` of them are left along an axis."""
+    T = weights.shape[-1]
+    starts = np.arange(0, T, -(-T // side))
+    counts = np.diff([*starts, T])  # the last square may be smaller
+    sums = np.add.reduceat(np.add.reduceat(weights, starts, axis=2), starts, axis=3)
+    return sums / np.outer(counts, counts)
+
+
 @torch.inference_mode()
 def _record(model, ids: list[int]) -> dict[int, Tensor]:
     """The weights (H, T, T) of each layer that has some, by the layer's number in the model.
@@ -180,7 +189,7 @@ def eager(model) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def _window(config, layer: int) -> int | None:
+def window(config, layer: int) -> int | None:
     """How many tokens a query of that layer may see, itself included, by the library's names for it."""
     kinds = getattr(config, "layer_types", None)
     everywhere = kinds is None  # a model without kinds of layers has its window in all of them

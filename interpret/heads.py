@@ -6,6 +6,7 @@ them can be guessed but by looking back, so that a head's habits show (arXiv:220
 Shapes: B rows, R random tokens (T = 2R, and one more that begins every text), L layers that attend, H heads.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from interpret.record import check_length, record
-from interpret.structure import structure
+from interpret.record import record
+from interpret.structure import structure, text_config
 
+RESERVED = 8  # tokenizers keep their reserved entries first
 LENGTH, ROWS = 48, 8  # tokens in x, and how many such rows: the standard error of a score is then below 0.01
 KINDS = {  # score: what a head with much of it is called, and what it looks at
     "previous": ("previous token", "the token before"),
@@ -23,6 +25,7 @@ KINDS = {  # score: what a head with much of it is called, and what it looks at
     "duplicate": ("duplicate token", "this token's earlier occurrence"),
     "first": ("first token", "the first token of all"),
 }
+FEWEST = 8  # different tokens to draw from, and tokens in x where there are fewer
 SURE = 0.3  # mean attention from which on a head is called by what it does
 
 
@@ -43,6 +46,15 @@ class HeadScores:
     def in_context(self) -> float:
         return self.loss_first - self.loss_second
 
+    def names(self) -> list[tuple[str, str, float]]:
+        """(head such as L1H0, what it is called, that score) of all that have a name, the surest first."""
+        found = []
+        for row, layer in enumerate(self.layers):
+            for head in range(self.scores["induction"].shape[1]):
+                if name := self.called(layer, head):
+                    found.append((f"L{layer}H{head}", name, max(float(s[row, head]) for s in self.scores.values())))
+        return sorted(found, key=lambda one: -one[2])
+
     def called(self, layer: int, head: int) -> str:
         """What the head is called by its largest score, "" where none is large."""
         row = self.layers.index(layer)
@@ -51,19 +63,29 @@ class HeadScores:
 
 
 def head_scores(
-    model: nn.Module, bos: int | None = None, length: int = LENGTH, rows: int = ROWS, seed: int = 0, edits=None
+    model: nn.Module,
+    bos: int | None = None,
+    length: int = LENGTH,
+    rows: int = ROWS,
+    seed: int = 0,
+    among: Sequence[int] | None = None,
+    edits=None,
+    layers: Collection[int] | None = None,
 ) -> HeadScores:
     """Score every head of a causal language model on repeated random tokens.
 
     Args:
         bos: the token that begins every text, put in front; left out where None.
-        length: R, tokens in one half; shortened to what the model has positions for.
+        length: R, tokens in one half; shortened to what the model has positions for, and to the tokens there are.
+        among: the tokens to draw from, such as those of the text a small model was trained on; by default all but the
+            first few, which tokenizers reserve.
         edits: parts removed or replaced meanwhile, as `interpret.record` takes them.
+        layers: those whose heads are scored; all by default.
 
-    Raises ValueError where no layer has softmax attention.
+    Raises ValueError where one of them has no softmax attention.
     """
-    ids = repeated(model, bos, length, rows, seed)
-    layers = range(len(structure(model).layers))
+    ids = repeated(model, bos, length, rows, seed, among)
+    layers = range(len(structure(model).layers)) if layers is None else layers
     found = record(model, ids, ["pattern", "logits"], layers, edits=edits)
     losses = F.cross_entropy(found["logits"][:, :-1].float().mT, ids[:, 1:], reduction="none")  # (B, T-1)
     half = (ids.shape[1] - (bos is not None)) // 2
@@ -78,20 +100,39 @@ def head_scores(
     )
 
 
-def repeated(model: nn.Module, bos: int | None, length: int, rows: int, seed: int) -> Tensor:
-    """[bos; x; x] (B, T): x is drawn evenly from the vocabulary, special tokens at its start left out."""
+def looks_like(
+    model: nn.Module, tokenizer, ids: Sequence[int], layers: Collection[int] | None = None, **how
+) -> HeadScores:
+    """Score heads on tokens drawn among those of a text, `ids`, where it has enough of them.
+
+    A small model knows the tokens of its corpus alone, and what it does with others says nothing. `how` is passed on.
+    """
+    among = sorted(set(ids) - set(tokenizer.all_special_ids))
+    among = among if len(among) >= FEWEST else None
+    return head_scores(model, tokenizer.bos_token_id, among=among, layers=layers, **how)
+
+
+def repeated(
+    model: nn.Module, bos: int | None, length: int, rows: int, seed: int, among: Sequence[int] | None = None
+) -> Tensor:
+    """[bos; x; x] (B, T). The tokens of an x differ where there are enough, so that none stood earlier by chance."""
     vocabulary = model.get_input_embeddings().num_embeddings
+    pool = torch.tensor(sorted(set(range(min(RESERVED, vocabulary // 2), vocabulary) if among is None else among)))
+    if len(pool) < 2:
+        raise ValueError("random tokens are drawn from two or more different ones")
+    room = getattr(text_config(model), "max_position_embeddings", None)  # some could go on, but were never trained to
+    length = min(length, max(len(pool), FEWEST), *([] if room is None else [(room - (bos is not None)) // 2]))
+    if length < 2:
+        raise ValueError(f"the model's {room} positions are too few for tokens that are repeated")
     generator = torch.Generator().manual_seed(seed)
-    while True:
-        try:
-            check_length(model, 2 * length + (bos is not None))
-            break
-        except ValueError:
-            if length < 4:
-                raise
-            length //= 2
-    low = min(8, vocabulary // 2)  # tokenizers keep their reserved entries first
-    x = torch.randint(low, vocabulary, (rows, length), generator=generator)
+    differ = length <= len(pool)
+    draw = [
+        torch.randperm(len(pool), generator=generator)[:length]
+        if differ
+        else torch.randint(len(pool), (length,), generator=generator)
+        for _ in range(rows)
+    ]
+    x = pool[torch.stack(draw)]
     front = [torch.full((rows, 1), bos)] if bos is not None else []
     return torch.cat([*front, x, x], dim=1)
 

@@ -87,8 +87,10 @@ def stream_kind(model: nn.Module, parts: Structure) -> str:
             for module in (layer.module, *layer.module.children())
         ]
         try:
+            middle = text_config(model).vocab_size // 2  # of the first tokens one may be padding, all of it zero
+            tokens = torch.tensor([[middle, middle - 1]], device=model.device)
             with torch.random.fork_rng(devices=[]):
-                parts.decoder(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
+                parts.decoder(input_ids=tokens, use_cache=False)
         finally:
             for hook in hooks:
                 hook.remove()

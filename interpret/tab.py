@@ -6,11 +6,17 @@ May import Gradio and `data`; of ours the views, each a `tab_*.py` beside its wo
 import gradio as gr
 
 from data.access import Access
-from interpret import tab_attention, tab_picker
+from interpret import tab_attention, tab_cause, tab_compare, tab_lens, tab_picker, tab_probe, tab_residual, tab_timeline
 from interpret.tab_picker import Picked
 
 VIEWS = {  # by id: what it is called, and what lays it out
     "attention": ("Attention", tab_attention.build),
+    "residual": ("Residual stream", tab_residual.build),
+    "lens": ("Lens", tab_lens.build),
+    "probe": ("Probes", tab_probe.build),
+    "cause": ("Cause", tab_cause.build),
+    "compare": ("Two models", tab_compare.build),
+    "timeline": ("Timeline", tab_timeline.build),
 }
 
 

@@ -1,9 +1,8 @@
 """The Attention view: what every head of a model attends to in a prompt.
 
-May import `page`, `hub`, `data` and Gradio; of ours here `interpret.attention`, which does the
-work, and the picker's components. The view itself is
-attention.html, attention.css and two scripts beside this file: all numbers of a prompt go to the browser once, and
-pointing at heads and tokens there asks the server nothing.
+May import `page`, `hub`, `data` and Gradio; of ours here `interpret.attention`, which does the work, the panels below
+the view and the picker's components. The view itself is attention.html, attention.css and two scripts beside this file:
+all numbers of a prompt go to the browser once, and pointing at heads and tokens there asks the server nothing.
 """
 
 import base64
@@ -15,9 +14,11 @@ import numpy as np
 
 from data.access import Access
 from hub.loaded import loaded
-from interpret.attention import STATISTICS, Attention, patterns, statistics
+from interpret import tab_heads
+from interpret.attention import STATISTICS, Attention, patterns, pool, statistics
 from interpret.tab_picker import Picked
-from page.tab import MODEL, answer
+from page.html import Markup
+from page.tab import MODEL, answer, html
 
 SMALL = 64  # points along a side of a head's picture in the grid of all heads
 DIGITS = {"tokens": 2, "nats": 2, "%": 1}  # behind the point
@@ -27,8 +28,9 @@ LARGE = 128  # tokens of the head that is shown large: more could not be told ap
 def build(access: Access, picked: Picked) -> None:
     """Lay the view out inside the caller's `gr.Tab`."""
 
-    def see(ref: str | None, prompt: str) -> dict:
-        return picture(patterns(*loaded(ref, access), prompt), ref)
+    def see(ref: str | None, prompt: str) -> tuple[dict, Markup, str]:
+        seen = patterns(*loaded(ref, access), prompt)
+        return picture(seen, ref), tab_heads.by_layer(seen), ""  # scores of another model are gone
 
     def attention(model: str, prompt: str, layer: int = 0, head: int = 0) -> dict:
         """What one head of a model attends to in a prompt, and six numbers about each of its heads.
@@ -54,7 +56,9 @@ def build(access: Access, picked: Picked) -> None:
         padding=False,
         elem_id="attention-view",
     )
-    gr.on([show.click, picked.prompt.submit], answer(see), [*picked], view, **MODEL)
+    layers = html(elem_id="attention-layers")
+    scores = tab_heads.build(access, picked)
+    gr.on([show.click, picked.prompt.submit], answer(see), [*picked], [view, layers, scores], **MODEL)
     gr.api(answer(attention), api_name="attention", **{**MODEL, "api_visibility": "public"})
 
 
@@ -104,15 +108,6 @@ def summary(attention: Attention, ref: str) -> str:
     if T > SMALL:
         parts.append(f"In the grid, a point is the mean over up to {-(-T // SMALL)} × {-(-T // SMALL)} weights.")
     return " ".join(filter(None, parts))
-
-
-def pool(weights: np.ndarray, side: int) -> np.ndarray:
-    """Means over squares of weights (L, H, T, T), so that at most `side` of them are left along an axis."""
-    T = weights.shape[-1]
-    starts = np.arange(0, T, -(-T // side))
-    counts = np.diff([*starts, T])  # the last square may be smaller
-    sums = np.add.reduceat(np.add.reduceat(weights, starts, axis=2), starts, axis=3)
-    return sums / np.outer(counts, counts)
 
 
 def pack(numbers: np.ndarray) -> str:

@@ -111,15 +111,16 @@ def _sum(found) -> Markup:
 
 def similarity(stream, place: int, position: int) -> Markup:
     """Cosines between tokens at one place, and between the places of one token."""
+    between_tokens, between_layers = stream.between_tokens(place), stream.between_layers(position)
     count, shown = min(SQUARE, len(stream.tokens)), words(stream.tokens)
     tokens = heatmap(
-        stream.between_tokens(place)[:count, :count], shown[:count], shown[:count], "(cosine)",
+        between_tokens[:count, :count], shown[:count], shown[:count], "(cosine)",
         f"Between tokens, where layer {place} begins{_first(stream, SQUARE)}", 1.0,
     )  # fmt: skip
     at = range(len(stream.tokens))[position]
     layers = numbered(stream.layers + 1)
     places = heatmap(
-        stream.between_layers(position), [f"layer {i}" for i in layers], layers, "(cosine)",
+        between_layers, [f"layer {i}" for i in layers], layers, "(cosine)",
         f"Between the layers of {stream.tokens[at]!r} (position {at})", 1.0,
     )  # fmt: skip
     return Markup(f'<div class="lab-residual-pair">{tokens}{places}</div>')

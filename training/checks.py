@@ -136,12 +136,11 @@ def overfits(trial: Trial) -> Verdict:
         loss -= -(hit * math.log(hit) + (entries - 1) * rest * math.log(rest))
     if loss <= entropy / 2:
         return Verdict(GREEN, seen, expected)
+    if loss <= entropy or steps < STEPS:
+        return Verdict(YELLOW, seen, expected, "it learns, but slowly: look at the gradient norm in the first steps")
     advice = (
         "the model does not learn from its input: look for weights without a gradient, or attention that sees nothing"
     )
-    if loss <= entropy or steps < STEPS:
-        return Verdict(YELLOW, seen, expected, "it learns, but slowly: look at the gradient norm in the first steps")
-    advice = "the model does not learn from its input: look for weights without a gradient"
     return Verdict(RED, seen, expected, advice)
 
 

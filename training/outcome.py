@@ -86,7 +86,7 @@ def summary(run: Run, job: Job) -> str:
         low, high = result["excess_interval"]
         lines.append(
             f"excess over the corpus's entropy ({result['floor']:.4f}): {result['excess']:.4f} nats per token "
-            f"(95 % interval {low:.4f} to {high:.4f}, {result['documents']:,} whole stories)"
+            f"(95 % interval {low:.4f} to {high:.4f}, {result['documents']:,} whole documents)"
         )
     if "accepted" in result:
         lines.append(f"{result['accepted']} of {result['accepted_of']} sampled stories are whole by the grammar")

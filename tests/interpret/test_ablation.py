@@ -1,13 +1,17 @@
 """Ablation: removing a part is removing its weights, a text's own activations change nothing, and mistakes are told."""
 
 import copy
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from interpret.ablation import Target, edits, effect, parse_target
+from interpret import ablation
+from interpret.ablate import changes, main
+from interpret.ablation import Target, edits, effect, parse_target, sweep
 from interpret.prompt import read_prompt
 from interpret.record import record
 from interpret.structure import structure
@@ -76,6 +80,41 @@ def test_a_texts_own_activations_change_nothing(any_model, tokenizer):
     torch.testing.assert_close(found.losses_after, found.losses_before, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("how", ["zero", "mean", "resample"])
+def test_a_sweep_removes_every_part_by_itself(tokenizer, how, monkeypatch):
+    model = build("labgpt-grouped")
+    monkeypatch.setattr(ablation, "LOGITS", 3 * 280 * len(read_prompt(model, tokenizer, PROMPT).ids))  # heads by three
+    found = sweep(model, tokenizer, PROMPT, how, OTHER)
+    told = changes(found)
+    assert len(told) == 2 * (4 + 2)
+    for name, change in told.items():
+        alone = effect(model, tokenizer, PROMPT, [parse_target(name)], how, OTHER)
+        assert math.isclose(change, alone.loss_after - alone.loss_before, abs_tol=1e-4), name
+
+
+def test_every_kind_of_model_can_be_swept(any_model, tokenizer):
+    found = sweep(any_model, tokenizer, PROMPT)
+    alone = effect(any_model, tokenizer, PROMPT, [Target(1, "head", 3)])
+    assert math.isclose(found.heads[1, 3], alone.loss_after, abs_tol=1e-4)
+    assert found.halves.shape == (2, 2)
+    assert math.isclose(found.loss, alone.loss_before, abs_tol=1e-4)
+
+
+def test_the_command_writes_what_it_shows(tokenizer, tmp_path, capsys):
+    build("labgpt").save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    words = [str(tmp_path / "model"), "--prompt", PROMPT, "--workspace", str(tmp_path)]
+    assert main([*words, "--all-heads", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    with np.load(told["numbers"]) as numbers:
+        assert math.isclose(told["loss_changes"]["L1H2"], numbers["heads"][1, 2] - numbers["loss"], abs_tol=1e-9)
+        assert math.isclose(told["loss_changes"]["L0.mlp"], numbers["halves"][0, 1] - numbers["loss"], abs_tol=1e-9)
+    assert main([*words, "--remove", "L1H2", "L0.mlp"]) == 0
+    assert "without L1H2, L0.mlp: " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--remove --all-heads is required"):
+        main(words)
+
+
 @pytest.mark.parametrize("name", ["L3H2", "L0.attention", "L12.mlp", "L7"])
 def test_names_read_back(name):
     assert str(parse_target(name)) == name
@@ -92,6 +131,7 @@ def test_names_read_back(name):
             "give a reference text",
         ),
         (lambda model, tokenizer: effect(model, tokenizer, PROMPT, [Target(0, "mlp")], "noise"), "not by 'noise'"),
+        (lambda model, tokenizer: sweep(model, tokenizer, PROMPT, "resample"), "give a reference text"),
     ],
 )
 def test_mistakes_are_sentences(tokenizer, call, sentence):

@@ -118,3 +118,16 @@ def test_a_short_model_is_asked_for_less_and_linear_attention_refused():
     assert head_scores(build("gpt2", n_positions=32)).layers == [0, 1]
     with pytest.raises(ValueError, match="no softmax attention"):
         head_scores(build("labgpt", attention="linear"))
+
+
+def test_tokens_of_a_half_differ_and_come_from_where_they_should():
+    model = build("gpt2")
+    ids = repeated(model, None, 20, 4, 1, among=[*range(50, 70), 60])
+    assert ids.shape == (4, 40) and torch.equal(ids[:, :20], ids[:, 20:])
+    assert all(sorted(row[:20].tolist()) == list(range(50, 70)) for row in ids)  # twenty of twenty: each once
+    assert repeated(model, None, 30, 4, 1, among=range(50, 70)).shape == (4, 40)  # no more than there are
+    few = repeated(model, None, 20, 4, 1, among=[5, 9])
+    assert set(few.flatten().tolist()) == {5, 9} and few.shape == (4, 16)
+    assert torch.equal(few, repeated(model, None, 20, 4, 1, among=[9, 5]))
+    with pytest.raises(ValueError, match="two or more"):
+        repeated(model, None, 20, 4, 1, among=[5, 5])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import MambaConfig
+from transformers import Gemma2Config, MambaConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from interpret.record import Recording, record, record_to
@@ -171,6 +171,18 @@ def test_linear_attention_has_everything_but_weights():
     assert record(model, IDS, ["z", "resid_mid"])["blocks.0.z"].shape == (2, 12, 4, 8)
     with pytest.raises(ValueError, match=r"blocks.0.pattern cannot be recorded: that layer has no softmax attention"):
         record(model, IDS, ["pattern"])
+
+
+def test_a_stream_between_parts_with_norms_of_their_own_is_refused():
+    """Gemma 2 adds normed outputs; the embedding of its token 0, padding, is zero: there all would add up."""
+    config = Gemma2Config(
+        vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8,
+        intermediate_size=32,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert len(record(model, [5, 9, 31], ["attn_out", "z", "pattern"])) == 6
+    with pytest.raises(ValueError, match=r"\(gemma2\).*looked for a residual stream that attention and feed-forward"):
+        record(model, [5, 9, 31], ["resid_mid"])
 
 
 def test_a_model_built_otherwise_is_refused_by_what_was_looked_for():

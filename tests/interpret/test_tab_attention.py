@@ -175,6 +175,8 @@ def test_looking_around_in_the_browser(page, folder):
         page.keyboard.press(key)
     assert view.locator(".attention-name").inner_text() == "layer 1, head 2"
     assert view.locator('button[aria-pressed="true"][data-head]').get_attribute("data-layer") == "1"
+    # and that is the part that the panel below would remove
+    assert page.locator("#attention-part").locator("input, textarea").input_value() == "L1H2"
 
     # a token: its strongest, by name and number, and a line for each that is worth one
     i = expected.tokens.index(MARKUP) + 2

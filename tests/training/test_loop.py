@@ -50,19 +50,6 @@ def test_micro_batches_are_the_batch(pretrain, milk, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(pretrain, milk, tmp_path):
-    code, output = pretrain(tmp_path / "one", *SMALL, "--data.corpus", str(milk))
-    assert code == 0, output
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    flags = [*SMALL, "--data.corpus", str(milk), "--train.device", "cpu", "--workspace", str(tmp_path / "two")]
-    result = subprocess.run(
-        [*command, "training/pretrain.py", *flags], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    assert_close(weights(tmp_path / "one"), weights(tmp_path / "two"), 2e-6)
-
-
-@pytest.mark.slow
 def test_accelerate_launch_from_another_folder(milk, tmp_path):
     """The literal command, and a saved run that opens by the library's classes."""
     flags = [*SMALL, "--data.corpus", str(milk), "--workspace", str(tmp_path)]
