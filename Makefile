@@ -11,8 +11,8 @@ help:  ## this list
 demo: $(VENV)/.installed  ## train the default recipe on the built-in corpus and print stories
 	$(BIN)/python -m training.pretrain --run-name demo
 
-test: $(VENV)/.tested  ## install what tests need and run all of them
-	$(BIN)/python -m pytest
+test: $(VENV)/.tested  ## install what tests need and run all of them, a file at a time on each of two cores
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.tested  ## the quick tests only
 	$(BIN)/python -m pytest -m "not slow"

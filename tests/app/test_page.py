@@ -13,10 +13,13 @@ from hub.runs import Run, all_runs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+TABS = {name: name.capitalize() for name in ("models", "train", "data", "generate")} | {"inspect": "Look inside"}
+
 
 def visit(tab, server, name: str) -> None:
     tab.goto(f"{server.url}/?tab={name}")
-    tab.get_by_role("tab", name=name.capitalize(), exact=True).and_(tab.locator("[aria-selected=true]")).wait_for()
+    title = tab.get_by_role("tab", name=TABS[name], exact=True)
+    title.and_(tab.locator("[aria-selected=true]")).wait_for()
 
 
 def fill(tab, elem_id: str, text: str) -> None:
@@ -199,15 +202,14 @@ def test_the_finished_run_opens_generates_and_shows_its_attention(tab, server, o
     assert "%" in words.inner_text()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
 def test_nothing_hangs_over_the_edge(tab, server, own_text_run, theme, width):
     """At a laptop's and a phone's width no tab scrolls sideways, and every control has a name for a screen reader."""
     tab.set_viewport_size({"width": width, "height": 800})
-    for name in ("models", "train", "data", "generate", "inspect"):
+    for name in TABS:
         tab.goto(f"{server.url}/?tab={name}&run={own_text_run.id}&__theme={theme}")
-        tab.get_by_role("tab", name=name.capitalize(), exact=True).first.wait_for()
-        tab.wait_for_timeout(1000)
+        tab.get_by_role("tab", name=TABS[name], exact=True).first.wait_for()
+        tab.wait_for_timeout(500)
         overhang = tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overhang <= 1, f"{name} is {overhang} px too wide"
         nameless = tab.evaluate(
