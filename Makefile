@@ -12,7 +12,7 @@ demo: $(VENV)/.installed  ## train the default recipe on the built-in corpus and
 	$(BIN)/python -m training.pretrain --run-name demo
 
 test: $(VENV)/.tested  ## install what tests need and run all of them, a file at a time on each of two cores
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.tested  ## the quick tests only
 	$(BIN)/python -m pytest -m "not slow"
