@@ -198,6 +198,7 @@ def resumes_exactly(trial: Trial) -> Verdict:
     if sum(p.numel() * p.element_size() for p in job.model.parameters()) > LARGE:
         return Verdict(YELLOW, "not tried, as it would take too long with so many weights", expected)
     place = job.evaluator.tokens.path
+    trial.forget()  # copies are what takes memory here: no more of them at once than a training would take
     with tempfile.TemporaryDirectory(prefix=".checked-", dir=place.parent) as folder:
         folder = Path(folder)
         trainer = Trainer(trial, trial.copy())
@@ -206,10 +207,12 @@ def resumes_exactly(trial: Trial) -> Verdict:
         keeper.write_model(trainer.plain, trainer.accelerator.get_state_dict(trainer.model), job.tokenizer, folder)
         state.write(captured, folder / "state")
         trainer.step()
+        ended = trainer.plain.state_dict()
+        del captured, trainer
         again = Trainer(trial, setup.load_weights(job.model, folder).to(trial.device))
         state.restore(folder / "state", again.accelerator, again.model, again.optimizer)
         again.step()
-    pairs = list(zip(trainer.plain.state_dict().items(), again.plain.state_dict().values(), strict=True))
+    pairs = list(zip(ended.items(), again.plain.state_dict().values(), strict=True))
     other = [name for (name, one), two in pairs if not torch.equal(one, two)]
     if not other:
         return Verdict(GREEN, f"all {len(pairs)} tensors the same", expected)

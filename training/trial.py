@@ -71,6 +71,10 @@ class Trial:
             optimizer.zero_grad(set_to_none=True)
         return model, plain.item(), step
 
+    def forget(self) -> None:
+        """Let go of the copy that was memorised; it is made again where it is asked for."""
+        self.__dict__.pop("memorised", None)
+
     def copy(self) -> torch.nn.Module:
         return copy.deepcopy(self.job.model)
 
