@@ -32,12 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
     if given.json:
         told = {"model": given.run, "prompt": given.prompt, "how": given.how, "note": found.read.note}
         told |= sweep_record(found) if given.all_heads else effect_record(found)
-        print(json.dumps(told | {"figure": str(saved.figure), "numbers": str(saved.numbers)}, ensure_ascii=False))
+        print(json.dumps(told | saved.record, ensure_ascii=False))
         return 0
     if found.read.note:
         print(found.read.note)
     print(show_sweep(found) if given.all_heads else show_effect(found))
-    print(f"\nfigure   {saved.figure}\nnumbers  {saved.numbers}")
+    print(f"\n{saved.lines}")
     return 0
 
 

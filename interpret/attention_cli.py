@@ -40,17 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
         looks = looks_like(model, tokenizer, attention.ids, attention.layers)
     except ValueError:  # its weights can be had all the same
         looks = None
-    out, numbers = save(
+    saved = save(
         figure, numbers_of(attention, heads, looks), command_line("interpret.attention", arguments),
         given.out or default_path(workspace, "attention", given.run, detail),
     )  # fmt: skip
     if given.json:
-        print(json.dumps(record(given, attention, heads, looks, out, numbers), indent=2, ensure_ascii=False))
+        print(json.dumps(record(given, attention, heads, looks, *saved), indent=2, ensure_ascii=False))
         return 0
     if attention.note:
         print(attention.note)
     print(show(attention, heads, looks))
-    print(f"\nfigure   {out}\nnumbers  {numbers}")
+    print(f"\n{saved.lines}")
     return 0
 
 

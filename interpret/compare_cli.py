@@ -28,19 +28,19 @@ def main(arguments: list[str] | None = None) -> int:
     changes, why = changes_or_why(first[0], second[0])
     texts = samples(first, second, found.tokens, given.new_tokens, given.seed) if given.new_tokens else ([], [])
     names = given.run, given.other
-    out, numbers = save(
+    saved = save(
         draw(found, changes, names), numbers_of(found, changes), command_line("interpret.compare", arguments),
         given.out or default_path(workspace, "compare", given.run, given.other),
     )  # fmt: skip
     if given.json:
-        result = record(given, found, changes, why, texts) | {"figure": str(out), "numbers": str(numbers)}
+        result = record(given, found, changes, why, texts) | saved.record
         print(json.dumps(result, indent=2, ensure_ascii=False))
         return 0
     print(show(found, changes, why, names))
     for name, text in zip(names, texts, strict=True):
         if text:
             print(f"\n── {name} goes on, seed {given.seed} ──\n{''.join(token.text for token in text)}")
-    print(f"\nfigure   {out}\nnumbers  {numbers}")
+    print(f"\n{saved.lines}")
     return 0
 
 

@@ -28,6 +28,16 @@ class Saved(NamedTuple):
     figure: Path
     numbers: Path
 
+    @property
+    def lines(self) -> str:
+        """For a person, below what a command tells."""
+        return f"figure   {self.figure}\nnumbers  {self.numbers}"
+
+    @property
+    def record(self) -> dict[str, str]:
+        """For a program, beside what a command found."""
+        return {"figure": str(self.figure), "numbers": str(self.numbers)}
+
 
 def save(figure: Figure, numbers: dict[str, np.ndarray], command: str, out: Path) -> Saved:
     """Write a figure and its numbers; both say by which command they were made."""

@@ -28,17 +28,17 @@ def main(arguments: list[str] | None = None) -> int:
     if given.tuned:
         translate = read_tuned(folder_of(resolve(given.run, workspace), workspace), model, given.run).translators
     found = lens(model, tokenizer, given.prompt, translate, given.max_tokens)
-    out, numbers = save(
+    saved = save(
         draw(found, given.colour), numbers_of(found), command_line("interpret.lens", arguments),
         given.out or default_path(workspace, "lens", given.run, "tuned" if given.tuned else ""),
     )  # fmt: skip
     if given.json:
-        print(json.dumps(record(given, found, out, numbers), indent=2, ensure_ascii=False))
+        print(json.dumps(record(given, found, *saved), indent=2, ensure_ascii=False))
         return 0
     if found.note:
         print(found.note)
     print(show(found))
-    print(f"\nfigure   {out}\nnumbers  {numbers}")
+    print(f"\n{saved.lines}")
     return 0
 
 

@@ -24,6 +24,7 @@ from interpret.probe_sets import Example, ProbeSet
 from interpret.record import record
 from interpret.structure import structure
 from training.architecture import build_config, build_model
+from training.evaluate import IGNORED
 from training.optimizers import build_optimizer
 from training.recipe import TrainRecipe
 from training.schedule import rate_at
@@ -31,7 +32,6 @@ from training.schedule import rate_at
 PEOPLE, TOWNS, LANDS = 800, 40, 8
 HELD_OUT = 0.2  # of the people are never asked about in two steps
 BEGIN, TOWN, LAND = "^", "town", "land"
-IGNORED = -100  # the library's label for a position that is not scored
 MODEL = {
     "hidden_size": 96,
     "num_hidden_layers": 3,

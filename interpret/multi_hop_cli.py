@@ -44,12 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
         "probes": {place: by_layer(one) for place, one in probes.items()},
         "exchanged": np.round(moved, 4).tolist(),
     }
-    out, numbers = save(
+    saved = save(
         draw(probes, moved), numbers_of(probes, moved), command_line("interpret.multi_hop", arguments),
         given.out or default_path(Workspace(given.workspace), "multi-hop", f"seed-{given.seed}"),
     )  # fmt: skip
-    found |= {"figure": str(out), "numbers": str(numbers)}
-    print(json.dumps(found, indent=2) if given.json else f"{show(found)}\n\nfigure   {out}\nnumbers  {numbers}")
+    found |= saved.record
+    print(json.dumps(found, indent=2) if given.json else f"{show(found)}\n\n{saved.lines}")
     return 0
 
 

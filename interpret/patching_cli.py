@@ -25,10 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
         given.out or default_path(workspace, "patching", given.run),
     )  # fmt: skip
     if given.json:
-        told = record(given.run, found) | {"figure": str(saved.figure), "numbers": str(saved.numbers)}
+        told = record(given.run, found) | saved.record
         print(json.dumps(told, ensure_ascii=False))
         return 0
-    print(f"{said(found)}\n\n{show(found)}\n\nfigure   {saved.figure}\nnumbers  {saved.numbers}")
+    print(f"{said(found)}\n\n{show(found)}\n\n{saved.lines}")
     return 0
 
 

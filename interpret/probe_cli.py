@@ -32,18 +32,18 @@ def main(arguments: list[str] | None = None) -> int:
     labelled = open_set(given.set, given.seed)
     model, tokenizer = open_model(given.run, workspace)
     found = probe(model, tokenizer, labelled, given.site, given.layers, given.seed, bar)
-    out, numbers = save(
+    saved = save(
         draw(found, labelled, given.site), numbers_of(found), command_line("interpret.probe", arguments),
         given.out or default_path(workspace, "probe", given.run, f"{labelled.name}-{given.site}"),
     )  # fmt: skip
     if given.json:
-        print(json.dumps(record_of(given, found, out, numbers), indent=2, ensure_ascii=False))
+        print(json.dumps(record_of(given, found, *saved), indent=2, ensure_ascii=False))
         return 0
     print(f"{labelled.name}: {labelled.question}")
     print(show(found))
     if found.note:
         print(found.note)
-    print(f"\nfigure   {out}\nnumbers  {numbers}")
+    print(f"\n{saved.lines}")
     return 0
 
 

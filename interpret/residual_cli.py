@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     parts = [view.stream.note, by_layer(view.stream), shares(view), values_table(view.values)]
     print("\n\n".join(filter(None, parts)))
-    print(f"\nfigure   {saved.figure}\nnumbers  {saved.numbers}")
+    print(f"\n{saved.lines}")
     return 0
 
 

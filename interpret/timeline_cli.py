@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(record(timeline, settings, *saved), indent=2, ensure_ascii=False))
         return 0
     print(show(timeline))
-    print(f"\nfigure   {saved.figure}\nnumbers  {saved.numbers}")
+    print(f"\n{saved.lines}")
     return 0
 
 

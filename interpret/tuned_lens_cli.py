@@ -61,16 +61,16 @@ def main(arguments: list[str] | None = None) -> int:
         measured = compare(model, held_out, translators)
         found = save_lens(beside, translators, weights, described, settings, measured)
     rows, (logit, tuned) = row_names(len(found.translators.matrices))[:-1], both(found)
-    out, numbers = save(
+    saved = save(
         draw_held_out(rows, logit, tuned), {"rows": np.array(rows), "logit": np.array(logit), "tuned": np.array(tuned)},
         command_line("interpret.tuned_lens", arguments),
         given.out or default_path(workspace, "tuned_lens", given.run),
     )  # fmt: skip
     if given.json:
-        print(json.dumps({**found.record, "lens": str(beside), "figure": str(out), "numbers": str(numbers)}, indent=2))
+        print(json.dumps({**found.record, "lens": str(beside), **saved.record}, indent=2))
         return 0
     print(show(rows, found))
-    print(f"\nlens     {beside}\nfigure   {out}\nnumbers  {numbers}")
+    print(f"\nlens     {beside}\n{saved.lines}")
     return 0
 
 

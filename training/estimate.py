@@ -107,8 +107,7 @@ def estimate(recipe: Recipe, workspace: Workspace) -> Estimate:
         non_embedding=made.non_embedding,
         vocabulary=vocabulary,
         memory=made.memory() | ({"process": process} if process else {}),
-        # a step that is looked at keeps the weights as they were before it (training.step_measures)
-        memory_total=int(process + made.lasting_bytes + 4 * made.parameters + HEAP[device] * made.passing_bytes),
+        memory_total=int(process + made.lasting_bytes + made.looked_at_bytes + HEAP[device] * made.passing_bytes),
         tensor_bytes=made.lasting_bytes + made.passing_bytes,
         memory_free=free_memory(device),
         steps=steps,

@@ -57,6 +57,11 @@ class Sketch:
         return {name: size for name, size in parts.items() if size}
 
     @property
+    def looked_at_bytes(self) -> int:
+        """The weights as they were before a step that is looked at (`training.step_measures`)."""
+        return FLOAT * self.parameters
+
+    @property
     def lasting_bytes(self) -> int:
         """Of what stays from step to step."""
         return FLOAT * self.parameters + self.optimizer_bytes

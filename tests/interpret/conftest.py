@@ -42,6 +42,19 @@ def build(name: str, **choices):
     return AutoModelForCausalLM.from_config(config).eval()
 
 
+MARKUP = "<script>document.title='taken'</script>"
+
+
+def save_with_markup(path) -> None:
+    """A tiny model in a folder, with a token that would be markup if it were not text."""
+    tokenizer = train_tokenizer("bpe", ["the cat sat on the mat. "] * 20, 280)
+    tokenizer.add_special_tokens({"extra_special_tokens": [*tokenizer.extra_special_tokens, MARKUP]})
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.4}
+    AutoModelForCausalLM.from_config(LabGPTConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
 @pytest.fixture(scope="session", params=CONFIGS)
 def any_model(request):
     """Each kind in turn, shared by all tests: nobody changes it."""

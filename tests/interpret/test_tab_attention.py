@@ -6,21 +6,17 @@ import zlib
 import gradio as gr
 import numpy as np
 import pytest
-import torch
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from data.access import Access
-from data.tokenizer_kinds import train_tokenizer
 from data.workspace import Workspace
 from hub.models import open_model
 from interpret import tab_picker
 from interpret.attention import Attention, patterns, statistics
 from interpret.tab_attention import LARGE, SMALL, build, picture, pool
-from modeling import LabGPTConfig
+from tests.interpret.conftest import MARKUP, save_with_markup
 
-MARKUP = "<script>document.title='taken'</script>"
 PROMPT = f"the cat {MARKUP} sat\non the mat"
 
 
@@ -83,12 +79,7 @@ def test_a_long_prompt_is_shown_in_part_and_says_so():
 def folder(tmp_path_factory):
     """A model with a token that would be markup if it were not text."""
     path = tmp_path_factory.mktemp("workspace") / "models" / "tiny"
-    tokenizer = train_tokenizer("bpe", ["the cat sat on the mat. "] * 20, 280)
-    tokenizer.add_special_tokens({"extra_special_tokens": [*tokenizer.extra_special_tokens, MARKUP]})
-    torch.manual_seed(3)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.4}
-    AutoModelForCausalLM.from_config(LabGPTConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    save_with_markup(path)
     return path
 
 

@@ -6,10 +6,8 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from data.access import Access
-from data.tokenizer_kinds import train_tokenizer
 from data.workspace import Workspace
 from hub.models import open_model
 from interpret import tab_lens, tab_picker
@@ -17,10 +15,9 @@ from interpret.lens import lens
 from interpret.lens_cli import main
 from interpret.tab_lens import TOKENS, closer, draw_view, keep_figure, look, recolour
 from interpret.tuned_lens import Settings, Translators, folder_of, model_sha256, save
-from modeling import LabGPTConfig
+from tests.interpret.conftest import MARKUP, save_with_markup
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-MARKUP = "<script>document.title='taken'</script>"
 PROMPT = f"the cat {MARKUP} sat\non the mat"
 
 
@@ -28,12 +25,7 @@ PROMPT = f"the cat {MARKUP} sat\non the mat"
 def access(tmp_path_factory):
     """A workspace with a model in it whose vocabulary has a token that is markup."""
     path = tmp_path_factory.mktemp("lens") / "models" / "tiny"
-    tokenizer = train_tokenizer("bpe", ["the cat sat on the mat. "] * 20, 280)
-    tokenizer.add_special_tokens({"extra_special_tokens": [*tokenizer.extra_special_tokens, MARKUP]})
-    torch.manual_seed(3)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.4}
-    AutoModelForCausalLM.from_config(LabGPTConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    save_with_markup(path)
     return Access(Workspace(path.parents[1]))
 
 
