@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from playwright.sync_api import expect
 
 from data.access import Access
 from data.workspace import Workspace
@@ -167,7 +168,7 @@ def test_looking_around_in_the_browser(page, folder):
     assert view.locator(".attention-name").inner_text() == "layer 1, head 2"
     assert view.locator('button[aria-pressed="true"][data-head]').get_attribute("data-layer") == "1"
     # and that is the part that the panel below would remove
-    assert page.locator("#attention-part").locator("input, textarea").input_value() == "L1H2"
+    expect(page.locator("#attention-part").locator("input, textarea")).to_have_value("L1H2")
 
     # a token: its strongest, by name and number, and a line for each that is worth one
     i = expected.tokens.index(MARKUP) + 2

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gradio import EventData
+from playwright.sync_api import expect
 
 from data.access import Access
 from data.workspace import Workspace
@@ -166,7 +167,7 @@ def test_clicks_reach_the_model(access, chromium):
     page.click("#cause-sweep")
     page.locator('#cause-maps [data-act="head"][data-row="1"][data-column="2"]').click()
     page.get_by_text("Without L1H2 the prompt costs").wait_for()
-    assert page.locator("#cause-target").locator("input, textarea").input_value() == "L1H2"
+    expect(page.locator("#cause-target").locator("input, textarea")).to_have_value("L1H2")
     page.click("#cause-save")
     page.get_by_text("Saved as").wait_for()
     page.get_by_role("tab", name="Patch").click()

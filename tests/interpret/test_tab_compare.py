@@ -8,6 +8,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
+from playwright.sync_api import expect
 
 from data.access import Access
 from data.workspace import Workspace
@@ -165,11 +166,11 @@ def test_comparing_in_the_browser(chromium, access):
         page.locator("#inspect-prompt textarea").fill(PROMPT)
         page.click("#compare-show")
         page.wait_for_selector("#compare-weights table")
-        assert page.locator("#compare-samples section").count() == 2
+        expect(page.locator("#compare-samples section")).to_have_count(2, timeout=60_000)
         page.locator('#compare-heads button[data-row="1"][data-column="3"]').click()
         page.wait_for_selector("#compare-head table")
         page.click("#compare-removed button")
-        assert page.get_by_label("Part").input_value() == "L1H3"
+        expect(page.get_by_label("Part")).to_have_value("L1H3")
         page.locator('#compare-lens button[data-row="1"][data-column="2"]').click()
         page.locator("#compare-guess", has_text="layer 0: KL").wait_for()
         page.locator('#compare-losses button[data-column="2"]').click()

@@ -6,6 +6,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import torch
+from playwright.sync_api import expect
 
 from data.access import Access
 from data.workspace import Workspace
@@ -146,7 +147,7 @@ def test_in_a_browser(chromium, access, ref):
         assert cells.count() == found.kl.size
         cells.nth(len(found.tokens) + 2).press("Enter")  # layer 0, the third token, by keyboard
         page.locator("#lens-cell").get_by_text(f"{found.kl[1, 2]:.4g} nats").wait_for()
-        assert page.locator("#lens-target").locator("input, textarea").input_value() == "L0"
+        expect(page.locator("#lens-target").locator("input, textarea")).to_have_value("L0")
         page.get_by_text("What if this is removed").locator("visible=true").last.click()
         page.get_by_text("Without L0 the prompt costs").wait_for()
         assert page.title() != "taken" and problems == []

@@ -1,11 +1,13 @@
 """The Timeline view: measured with progress, shown, saved, stopped and gone on; refused where it must be."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 
 from data.access import Access
 from data.workspace import Workspace
@@ -119,7 +121,7 @@ def test_in_the_browser(chromium, access):
         page.wait_for_selector("#timeline-moment table")
         page.locator("#timeline-moment [data-act=head]").nth(6).click()  # the second map's third cell: layer 1, head 0
         page.wait_for_function("document.querySelector('#timeline-part :is(input, textarea)').value === 'L1H0'")
-        assert page.locator("#timeline-model").locator("input, textarea").input_value().endswith("@step-000030")
+        expect(page.locator("#timeline-model").locator("input, textarea")).to_have_value(re.compile("@step-000030$"))
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
     finally:
         page.close()
