@@ -177,6 +177,15 @@ class Batches:
             first[chosen] = self._order(int(epoch))[places[chosen]]
         return take_rows(self.ids, first, self.context + 1)
 
+    def batch(self, data_step: int) -> dict[str, np.ndarray]:
+        """The same as what a model is given: see `as_batch`."""
+        return as_batch(self.at(data_step))
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that a model reads in one step."""
+        return self.batch_size * self.context
+
     def _order(self, epoch: int) -> np.ndarray:
         """Where each row of an epoch begins, in the order in which they come."""
         if epoch not in self._epochs:
@@ -191,6 +200,11 @@ class Batches:
                 self._epochs.pop(next(iter(self._epochs)))
             self._epochs[epoch] = order % len(self.ids)
         return self._epochs[epoch]
+
+
+def as_batch(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """(B, T+1) ids -> `input_ids` and `labels`, (B, T) each; the label of a token is the one after it."""
+    return {"input_ids": rows[:, :-1], "labels": rows[:, 1:]}
 
 
 def take_rows(ids: np.ndarray, first: np.ndarray, length: int) -> np.ndarray:

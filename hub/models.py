@@ -21,7 +21,8 @@ from data.workspace import Workspace
 from hub.checkpoints import COMPLETE, best, checkpoints, step_name, verify
 from hub.runs import Run, UnknownRun
 
-MODEL_FILES = ("config.json", "adapter_config.json")  # one of them makes a folder a model
+ADAPTER = "adapter_config.json"
+MODEL_FILES = ("config.json", ADAPTER)  # one of them makes a folder a model
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_SECONDS = 10.0  # to learn whether the Hub answers at all
 
@@ -42,9 +43,15 @@ def open_model(
             an id on the Hub.
         revision: what may stand after the `@` as well.
         trust_remote_code: run the code that a model brings along; LabGPT needs no such trust.
-        kwargs: for `from_pretrained`: `dtype`, `attn_implementation`, `device_map`, `quantization_config` …
+        kwargs: for `from_pretrained` (of an adapter: its base's): `dtype`, `attn_implementation`, `device_map`,
+            `quantization_config` …
     """
     place = resolve(ref, workspace, revision)
+    if isinstance(place, Path) and (place / ADAPTER).is_file():
+        from hub.adapters import open_adapter  # it stands on this module
+
+        workspace = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+        return open_adapter(place, workspace, trust_remote_code=trust_remote_code, **kwargs)
     if isinstance(place, Path) and (place / COMPLETE).is_file():
         verify(place, state=False)
 
@@ -64,8 +71,13 @@ def open_tokenizer(ref: str | Path, workspace=None, revision: str | None = None,
 
 
 def open_config(ref: str | Path, workspace=None, revision: str | None = None, trust_remote_code: bool = False):
-    """The configuration alone, without reading weights."""
-    return _open(AutoConfig.from_pretrained, resolve(ref, workspace, revision), trust_remote_code)
+    """The configuration alone, without reading weights; of an adapter its base's."""
+    place = resolve(ref, workspace, revision)
+    if isinstance(place, Path) and (place / ADAPTER).is_file():
+        from hub.adapters import find_base, read_base  # it stands on this module
+
+        place = find_base(read_base(place), workspace if isinstance(workspace, Workspace) else Workspace(workspace))
+    return _open(AutoConfig.from_pretrained, place, trust_remote_code)
 
 
 def resolve(

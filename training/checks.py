@@ -126,7 +126,7 @@ def loss_at_start(trial: Trial) -> Verdict:
 def overfits(trial: Trial) -> Verdict:
     """A few sequences can be learned by heart."""
     _, loss, steps = trial.memorised
-    counts = torch.unique(trial.batch[1], return_counts=True)[1].double()
+    counts = torch.unique(trial.batch["labels"], return_counts=True)[1].double()
     shares = counts / counts.sum()
     entropy = -(shares * shares.log()).sum().item()  # what the frequencies alone give, without looking at the input
     seen, expected = f"loss {loss:.3f} after {steps} steps", f"below {entropy / 2:.3f}, half the entropy of its tokens"
@@ -147,7 +147,7 @@ def overfits(trial: Trial) -> Verdict:
 def looks_not_ahead(trial: Trial) -> Verdict:
     """A changed token changes no logit before it."""
     model = trial.memorised[0]
-    ids = trial.batch[0]
+    ids = trial.batch["input_ids"]
     place = ids.shape[1] // 2
     changed = ids.clone()
     changed[:, place] = (changed[:, place] + 1) % model.config.vocab_size

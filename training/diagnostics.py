@@ -65,18 +65,18 @@ class Diagnostics:
         rows = job.recipe.batch_size // (job.recipe.accumulate * job.accelerator.num_processes)
         rows = max(rows, TOKENS_AT_ONCE // job.recipe.context)
         count = -(-PROBE_TOKENS // job.recipe.context)
-        ids = dataclasses.replace(job.batches, batch_size=count).at(0)[:, :-1]
+        ids = dataclasses.replace(job.batches, batch_size=count).batch(0)["input_ids"]
         self.probe = Probe(job.model, torch.from_numpy(ids).to(job.accelerator.device), rows)
 
     def before_step(self) -> StepMeasures:
         return StepMeasures(self.job.model, self.optimizer)
 
-    def after_step(self, measures: StepMeasures, batch: np.ndarray, loss_of) -> dict:
+    def after_step(self, measures: StepMeasures, batch: dict[str, np.ndarray], loss_of) -> dict:
         """Everything that is measured at this cadence: figures, and `NAME/PART` of layers and matrices.
 
         Args:
             batch: the rows of the step to come, which the weights have not seen, for the noise scale.
-            loss_of: the loop's, to be given the model, inputs, labels, their count and the label smoothing.
+            loss_of: the loop's, to be given the model, a batch, the count of its labels and the label smoothing.
         """
         found = measures.results() | self.probe.measure()
         pieces = self.pieces(batch) if self.noise is not None else []
@@ -85,27 +85,37 @@ class Diagnostics:
         values = fetch(found)
         if pieces and ("noise_pieces", "") in values:
             small, big = values.pop(("noise_pieces", ""))
-            tokens = pieces[0][1].numel()
+            tokens = pieces[0]["labels"].numel()
             self.noise.add(small, big, tokens, tokens * len(pieces))
             if self.noise.tokens is not None:
                 values["noise_scale", ""] = float(f"{self.noise.tokens:.{DIGITS}g}")
         return figures(values)
 
-    def pieces(self, batch: np.ndarray) -> list[tuple[Tensor, Tensor]]:
-        """Equal pieces of the batch's first half, as inputs and labels; none where that cannot be measured."""
-        rows = -(-len(batch) // 2) if len(batch) > 2 else len(batch)
-        count = min(PIECES, rows)
-        if count < 2 or is_sharded(self.job.model):
-            return []
-        ids = torch.from_numpy(batch[: rows // count * count]).to(self.job.accelerator.device)
-        return [(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in ids.chunk(count)]
+    def pieces(self, batch: dict[str, np.ndarray]) -> list[dict[str, Tensor]]:
+        """Equal pieces of the batch's first half; none where that cannot be measured.
 
-    def split(self, pieces: list[tuple[Tensor, Tensor]], loss_of) -> Tensor:
+        Where not every token is scored their gradients are means of different numbers, which tell no noise.
+        """
+        labels = batch["labels"]
+        rows = -(-len(labels) // 2) if len(labels) > 2 else len(labels)
+        count = min(PIECES, rows)
+        if count < 2 or (labels < 0).any() or is_sharded(self.job.model):
+            return []
+        kept, device = rows // count * count, self.job.accelerator.device
+        parts = {name: np.split(values[:kept], count) for name, values in batch.items()}
+        return [
+            {name: torch.from_numpy(np.ascontiguousarray(part[i])).to(device) for name, part in parts.items()}
+            for i in range(count)
+        ]
+
+    def split(self, pieces: list[dict[str, Tensor]], loss_of) -> Tensor:
         """Squared norms of the gradient: the pieces' mean, and that of all together."""
         model, smoothing = self.job.model, self.job.recipe.label_smoothing
         with evaluating(model):
             return torch.stack(
-                split_batch(model, pieces, lambda x, y: loss_of(model, x, y, torch.tensor(y.numel()), smoothing))
+                split_batch(
+                    model, pieces, lambda part: loss_of(model, part, torch.tensor(part["labels"].numel()), smoothing)
+                )
             )
 
 

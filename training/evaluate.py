@@ -160,6 +160,11 @@ class Evaluator:
             "leak": excess < -max(3 * half / Z95, ROUNDING),
         }
 
+    def sample(self, model, tokenizer, seed: int) -> dict:
+        """One text of the model's own, of a context's length at most, and how it was drawn."""
+        text = sample_texts(model, tokenizer, 1, self.context - 1, seed)[0]
+        return {"text": text, "temperature": 1.0, "seed": seed}
+
     def report(self, model) -> dict:
         """Everything known about both splits at the end of a run."""
         validation = score(model, self.sequences("validation"), self.batch_size, self.device)

@@ -111,6 +111,8 @@ def graft(parent: Run, checkpoint: Path, folder: Path, with_state: bool) -> None
 def beginning(run: Run) -> Path | None:
     """The checkpoint that a run began with, a fork's or another model's weights; None where it began with nothing."""
     inputs = run.info()["inputs"]
+    if run.info()["kind"] == "finetune":  # an adapter begins with nothing; its base stays what it is
+        return None
     if parent := inputs.get("parent"):
         return run.path / "checkpoints" / parent["revision"]
     return run.path / "checkpoints" / step_name(0) if inputs.get("base") else None

@@ -13,7 +13,6 @@ import numpy as np
 from hub.checkpoints import STATE, prune_states, publish, save_checkpoint, step_of
 from training import rewind, state, utilisation
 from training.diagnostics import Diagnostics
-from training.evaluate import sample_texts
 from training.log import Log
 from training.noise_scale import NoiseScale
 from training.sharding import ordinary, whole_model
@@ -47,7 +46,8 @@ class Keeper(AbstractContextManager):
         self.diagnostics = Diagnostics(job, optimizer, None if self.each_step else self.noise)
         main, processes = job.accelerator.is_main_process, job.accelerator.num_processes
         speed = utilisation.per_token(job.model, job.recipe, processes) if main else None
-        self.log = Log(job.run, job.recipe, step, job.accelerator, speed, self.noise if self.each_step else None)
+        tokens, noise = job.batches.tokens_per_step, self.noise if self.each_step else None
+        self.log = Log(job.run, job.recipe, step, job.accelerator, tokens, speed, noise)
 
     def __exit__(self, *error) -> None:
         self.log.close()
@@ -83,7 +83,7 @@ class Keeper(AbstractContextManager):
         if job.accelerator.is_main_process:
             rewind.forget_after(job.run, checkpoint)
         job.accelerator.wait_for_everyone()  # the record that all go on from ends there
-        rewind.load_weights(job.model, checkpoint)
+        job.load_weights(job.model, checkpoint)
         position = state.restore(checkpoint / STATE, job.accelerator, self.model, self.optimizer)
         skip = max(job.recipe.spike_skip_batches, spike.step + self.skipped - position["data_step"])
         self.skipped = position["data_step"] + skip - step
@@ -120,13 +120,13 @@ class Keeper(AbstractContextManager):
         self.flush(step)
 
     def sample(self, step: int) -> None:
-        recipe, accelerator = self.job.recipe, self.job.accelerator
+        job, accelerator = self.job, self.job.accelerator
         with self.log.pause("sampling"), accelerator.autocast():
-            model = whole_model(accelerator, self.job.model)
+            model = whole_model(accelerator, job.model)
             if model is None:  # sharded: the main process writes alone
                 return
-            text = sample_texts(model, self.job.tokenizer, 1, recipe.context - 1, recipe.seed + step)[0]
-        self.log.sample(step, text, temperature=1.0, seed=recipe.seed + step)
+            sample = job.evaluator.sample(model, job.tokenizer, job.recipe.seed + step)
+        self.log.sample(step, **sample)
 
     def position(self, step: int) -> dict:
         """Where the run stands, for its state: what the next steps depend on beside weights and random numbers."""
@@ -150,7 +150,7 @@ class Keeper(AbstractContextManager):
                 folder = save_checkpoint(
                     job.run,
                     step,
-                    write_model=lambda folder: write_model(job.model, weights, job.tokenizer, folder),
+                    write_model=lambda folder: job.write_model(job.model, weights, job.tokenizer, folder),
                     write_state=lambda folder: state.write(captured, folder),
                 )
                 publish(job.run, folder)
@@ -165,6 +165,7 @@ def write_model(model, weights: dict, tokenizer, folder) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def next_rows(job: "Job", data_step: int) -> np.ndarray:
+def next_rows(job: "Job", data_step: int) -> dict[str, np.ndarray]:
     """This rank's rows of a batch to come."""
-    return np.array_split(job.batches.at(data_step), job.accelerator.num_processes)[job.accelerator.process_index]
+    processes, rank = job.accelerator.num_processes, job.accelerator.process_index
+    return {name: np.array_split(rows, processes)[rank] for name, rows in job.batches.batch(data_step).items()}

@@ -49,12 +49,13 @@ class Log:
         recipe,
         step: int,
         accelerator: Accelerator,
+        tokens_per_step: int,
         utilisation: float | None = None,
         noise: NoiseScale | None = None,
     ):
         self.run, self.recipe, self.accelerator, self.enabled = run, recipe, accelerator, accelerator.is_main_process
         self.utilisation, self.noise = utilisation, noise
-        self.tokens_per_step = recipe.batch_size * recipe.context
+        self.tokens_per_step = tokens_per_step
         self.pending: list[tuple[int, Taken, float]] = []
         self.notes: dict[int, dict] = {}
         self.spikes = Spikes(recent_losses(run, step))

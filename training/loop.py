@@ -8,6 +8,7 @@ and micro-batches.
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import numpy as np
@@ -20,15 +21,18 @@ from hub.checkpoints import STATE, step_of
 from hub.runs import Run
 from training import state
 from training.evaluate import Evaluator
-from training.keeper import Keeper
+from training.keeper import Keeper, write_model
 from training.listener import Listener
 from training.log import Taken
 from training.machine import compile_options
 from training.noise_scale import first_micro_batch
 from training.optimizers import build_optimizer
 from training.recipe import TrainRecipe
+from training.rewind import load_weights
 from training.schedule import rate_at
 from training.sharding import is_sharded, whole
+
+Batch = dict[str, torch.Tensor]  # `input_ids` and `labels`, the next tokens; (b, T) each
 
 
 @dataclasses.dataclass
@@ -42,6 +46,10 @@ class Job:
     batches: Batches
     evaluator: Evaluator
     accelerator: Accelerator
+    write_model: Callable = write_model
+    """Puts (model, its whole weights, tokenizer) into a folder."""
+    load_weights: Callable = load_weights
+    """Puts a checkpoint's weights back into the live model."""
 
     @property
     def tells_noise(self) -> bool:
@@ -104,16 +112,16 @@ def optimizer_step(job: Job, model, optimizer, step: int, data_step: int, measur
         measures: a `StepMeasures` to be told of the gradients, where this step is looked at.
     """
     recipe, accelerator, start = job.recipe, job.accelerator, time.perf_counter()
-    micro_batches = list(slices(job.batches.at(data_step), recipe.accumulate, accelerator))
+    micro_batches = list(slices(job.batches.batch(data_step), recipe.accumulate, accelerator))
     waited = time.perf_counter() - start
-    counts = [(labels != -100).sum() for _, labels in micro_batches]
+    counts = [(batch["labels"] != -100).sum() for batch in micro_batches]
     scored = accelerator.reduce(sum(counts), "sum")
     total, first = torch.zeros((), device=accelerator.device), None
-    for i, (inputs, labels) in enumerate(micro_batches):
+    for i, batch in enumerate(micro_batches):
         last = i == len(micro_batches) - 1
         with nullcontext() if last else accelerator.no_sync(model):
             # a sum of token losses over all scored tokens; DDP averages over ranks, hence the factor
-            loss, plain = losses_of(model, inputs, labels, scored, recipe)
+            loss, plain = losses_of(model, batch, scored, recipe)
             accelerator.backward(loss * accelerator.num_processes)
         total += plain.detach() * accelerator.num_processes
         if i == 0 and job.tells_noise:
@@ -130,40 +138,52 @@ def optimizer_step(job: Job, model, optimizer, step: int, data_step: int, measur
     return Taken(total, grad_norm, first, waited)
 
 
-def losses_of(model, inputs, labels, scored, recipe: TrainRecipe) -> tuple[torch.Tensor, torch.Tensor]:
+def losses_of(model, batch: Batch, scored, recipe: TrainRecipe) -> tuple[torch.Tensor, torch.Tensor]:
     """(what is minimised, the loss that is recorded): they differ by the z-loss (arXiv:2204.02311, 5).
 
     z = logsumexp(logits) of each scored token; its square is summed over `scored` as the loss is, so that micro-batches
     and processes add up to the mean.
     """
     if not recipe.z_loss:
-        loss = loss_of(model, inputs, labels, scored, recipe.label_smoothing)
+        loss = loss_of(model, batch, scored, recipe.label_smoothing)
         return loss, loss
-    logits = model(input_ids=inputs, use_cache=False).logits.float()
-    loss = cross_entropy(logits, labels, scored, recipe.label_smoothing)
-    z = logits.logsumexp(-1)[labels != -100]
+    logits = logits_of(model, batch)
+    loss = cross_entropy(logits, batch["labels"], scored, recipe.label_smoothing)
+    z = logits.logsumexp(-1)[batch["labels"] != -100]
     return loss + recipe.z_loss * z.square().sum() / scored, loss
 
 
-def loss_of(model, inputs, labels, scored, smoothing: float) -> torch.Tensor:
+def loss_of(model, batch: Batch, scored, smoothing: float) -> torch.Tensor:
     """Sum of the token losses over `scored`. The model's own loss cannot smooth labels, so that one is taken here."""
     if not smoothing:
-        return model(
-            input_ids=inputs, labels=labels, shift_labels=labels, num_items_in_batch=scored, use_cache=False
-        ).loss
-    return cross_entropy(model(input_ids=inputs, use_cache=False).logits.float(), labels, scored, smoothing)
+        return model(**batch, shift_labels=batch["labels"], num_items_in_batch=scored, use_cache=False).loss
+    return cross_entropy(logits_of(model, batch), batch["labels"], scored, smoothing)
+
+
+def logits_of(model, batch: Batch) -> torch.Tensor:
+    """(B, T, V), float32."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    return model(**inputs, use_cache=False).logits.float()
 
 
 def cross_entropy(logits, labels, scored, smoothing: float) -> torch.Tensor:
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum", label_smoothing=smoothing) / scored
 
 
-def slices(rows: np.ndarray, accumulate: int, accelerator: Accelerator):
-    """(inputs, labels) of each of this rank's micro-batches, (b, T) each, of the global batch's (B, T+1) rows."""
+def slices(batch: dict[str, np.ndarray], accumulate: int, accelerator: Accelerator) -> Iterator[Batch]:
+    """This rank's micro-batches, (b, T) each, of the global batch's (B, T)."""
+    parts = {name: split(rows, accumulate, accelerator) for name, rows in batch.items()}
+    for i in range(accumulate):
+        # the library flattens labels by a view
+        yield {
+            name: torch.from_numpy(np.ascontiguousarray(part[i])).to(accelerator.device, non_blocking=True)
+            for name, part in parts.items()
+        }
+
+
+def split(rows: np.ndarray, accumulate: int, accelerator: Accelerator) -> list[np.ndarray]:
     mine = np.array_split(rows, accelerator.num_processes)[accelerator.process_index]
-    for part in np.array_split(mine, accumulate):
-        ids = torch.from_numpy(part).to(accelerator.device, non_blocking=True)
-        yield ids[:, :-1].contiguous(), ids[:, 1:].contiguous()  # the library flattens labels by a view
+    return np.array_split(mine, accumulate)
 
 
 def due(step: int, every: int, last: int) -> bool:

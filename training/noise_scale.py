@@ -63,17 +63,17 @@ def first_micro_batch(parameters: list[nn.Parameter], scored: Tensor, scored_her
 
 
 def split_batch(
-    model: nn.Module, pieces: list[tuple[Tensor, Tensor]], loss_of: Callable[[Tensor, Tensor], Tensor]
+    model: nn.Module, pieces: list[dict[str, Tensor]], loss_of: Callable[[dict[str, Tensor]], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """(mean |G|² of the pieces, |G|² of all of them together), pieces being of equal size; no `.grad` is touched.
 
     Args:
-        loss_of: inputs and labels of a piece -> its mean loss.
+        loss_of: a piece -> its mean loss.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     total, small = None, 0.0
-    for inputs, labels in pieces:
-        gradients = torch.autograd.grad(loss_of(inputs, labels), parameters, allow_unused=True)
+    for piece in pieces:
+        gradients = torch.autograd.grad(loss_of(piece), parameters, allow_unused=True)
         gradients = [g if g is not None else torch.zeros_like(p) for g, p in zip(gradients, parameters, strict=True)]
         small = small + squared_norm(gradients)
         total = gradients if total is None else torch._foreach_add(total, gradients)

@@ -21,6 +21,8 @@ POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
+# AdamW with its moments in 8 bits (arXiv:2110.02861), or in memory that CUDA pages out to the host.
+OF_BITSANDBYTES = {"adamw_8bit": "AdamW8bit", "paged_adamw": "PagedAdamW", "paged_adamw_8bit": "PagedAdamW8bit"}
 SAFETY = 1.02  # the Frobenius norm bounds the largest singular value only up to rounding; the first quintic needs <= 1
 
 
@@ -136,4 +138,8 @@ def build_optimizer(model: nn.Module, recipe) -> torch.optim.Optimizer:
     groups = [{**group, "peak_lr": group["lr"]} for group in groups if group["params"]]
     if recipe.optimizer == "muon":
         return Muon(groups)
-    return torch.optim.AdamW(groups, eps=1e-8, fused=all(p.is_floating_point() for p in model.parameters()))
+    if recipe.optimizer in OF_BITSANDBYTES:
+        import bitsandbytes
+
+        return getattr(bitsandbytes.optim, OF_BITSANDBYTES[recipe.optimizer])(groups, eps=1e-8)
+    return torch.optim.AdamW(groups, eps=1e-8, fused=True)

@@ -133,7 +133,7 @@ class TrainRecipe:
         return [name.strip() for name in names if name.strip()] if isinstance(value, str) else value
 
     def __post_init__(self):
-        for field, value in OPTIMIZER_DEFAULTS[self.optimizer].items():
+        for field, value in OPTIMIZER_DEFAULTS.get(self.optimizer, OPTIMIZER_DEFAULTS["adamw"]).items():
             if getattr(self, field) is None:
                 setattr(self, field, value)
         if self.steps is not None and self.epochs is not None:
@@ -164,14 +164,14 @@ class Recipe:
         return yaml.safe_dump({"schema": SCHEMA, **parts}, sort_keys=False, allow_unicode=True)
 
 
-def find_recipe(name: str, workspace: Workspace) -> Path:
+def find_recipe(name: str, workspace: Workspace, shipped: Path = SHIPPED) -> Path:
     """A shipped recipe by name, one the user saved (`NAME@vN`, or `NAME` for its newest version), or a file."""
     room = workspace.root / "recipes"
-    places = [Path(name), SHIPPED / f"{name}.yaml", room / f"{name}.yaml", *reversed(saved_versions(name, workspace))]
+    places = [Path(name), shipped / f"{name}.yaml", room / f"{name}.yaml", *reversed(saved_versions(name, workspace))]
     for place in places:
         if place.is_file():
             return place
-    known = [path.stem for folder in (SHIPPED, room) for path in folder.glob("[!.]*.yaml")]
+    known = [path.stem for folder in (shipped, room) for path in folder.glob("[!.]*.yaml")]
     raise ValueError(f"there is no recipe {name!r}, neither a file nor a name; {nearest(name, known)}")
 
 
@@ -250,9 +250,9 @@ def merge(*layers: dict) -> dict:
 def build_recipe(parts: dict) -> Recipe:
     """Check the three parts against their dataclasses. Raises ValueError with one sentence."""
     return Recipe(
-        data=_validate(DataRecipe, parts.get("data", {}), "data"),
+        data=validate(DataRecipe, parts.get("data", {}), "data"),
         model=dict(parts.get("model", {})),
-        train=_validate(TrainRecipe, parts.get("train", {}), "train"),
+        train=validate(TrainRecipe, parts.get("train", {}), "train"),
     )
 
 
@@ -265,16 +265,21 @@ def fields_help(cls: type, section: str) -> str:
     )
 
 
-def check_field(section: str, name: str, value: object) -> None:
-    """Raises ValueError where a field of `data` or `train` cannot be this, whatever the others are."""
-    cls = PARTS[section]
+def check_field(section: str, name: str, value: object, parts: dict[str, type] = PARTS) -> None:
+    """Raises ValueError where a field of `data` or `train` cannot be this, whatever the others are.
+
+    Args:
+        parts: the dataclass of each section, for recipes of another kind.
+    """
+    cls = parts[section]
     try:
         TypeAdapter(cls).validator.validate_assignment(cls(), name, value)
     except ValidationError as error:
         raise ValueError(_sentence(error, section)) from error
 
 
-def _validate(cls: type, fields: dict, section: str):
+def validate(cls: type, fields: dict, section: str):
+    """One part of a recipe from its fields. Raises ValueError with one sentence."""
     known = [field.name for field in dataclasses.fields(cls)]
     for key in fields:
         if key not in known:

@@ -21,10 +21,10 @@ from training.diagnose import changed_run, diagnose
 SECONDS = 2.0  # between two looks
 
 
-def build(access: Access, watched: gr.Dropdown) -> None:
+def build(access: Access, watched: gr.Dropdown, prefix: str) -> None:
     """Lay the section out; a change that is carried out is a new run, which is watched from then on."""
-    with gr.Accordion("Diagnosis", open=True, elem_id="train-diagnosis"):
-        panel = html(elem_id="train-findings")
+    with gr.Accordion("Diagnosis", open=True, elem_id=f"{prefix}-diagnosis"):
+        panel = html(elem_id=f"{prefix}-findings")
     seen = gr.State(())
     look, asked, shown = answer(partial(looked, access)), [watched, seen], [panel, seen]
     gr.on([gr.Timer(SECONDS).tick, watched.change], look, asked, shown, **QUICK)

@@ -19,12 +19,13 @@ from hub.runs import Run
 from modeling.presets import PRESETS, preset_config
 from page import training as draw
 from page.html import Markup
-from page.tab import QUICK, answer, html
+from page.tab import QUICK, answer, html, recipe_field
 from training import draft, saved, tab_checks
 from training.architecture import DEFAULT_PRESET
 from training.draft import DEFAULTS, RUN
 from training.estimate import Unknown, estimate
-from training.form import Field, check, form_fields, values_of, values_to_parts
+from training.fields import Field, folded
+from training.form import check, form_fields, values_of, values_to_parts
 
 # What is in sight at once, a line each; all other fields are in folded sections.
 IN_SIGHT = (
@@ -109,32 +110,22 @@ def build_fields(access: Access) -> tuple[dict[str, gr.components.Component], li
                 )
     checks = [html(elem_id="train-problems", elem_classes="lab-train-check")]
     with gr.Accordion("All other settings", open=False, elem_id="train-more"):
-        for section, group in groups():
+        for (section, group), fields in folded_fields().items():
             with gr.Accordion(f"{SECTIONS[section]}: {group}" if group else SECTIONS[section], open=False):
                 checks.append(html(elem_classes="lab-train-check"))
                 with gr.Row():
-                    for field in folded(section, group):
+                    for field in fields:
                         elem_id = f"train-field-{field.name}"
                         made[field.key] = build_field(field, access.workspace, elem_id, min_width=190)
     return {key: made[key] for key in known}, checks, name
 
 
 def build_field(field: Field, workspace: Workspace, elem_id: str, min_width: int) -> gr.components.Component:
-    """The component for a field. Numbers are typed as text, so that what is wrong is told and not swallowed."""
-    listed = {"data.corpus": draft.corpora, "data.tokenizer": draft.tokenizers}
-    common = {"value": values_of({})[field.key], "label": field.label, "info": field.help}
-    common |= {"min_width": min_width, "elem_id": elem_id}
-    if field.kind == "switch":
-        return gr.Checkbox(**common)
-    if field.key in listed:
-        choices = listed[field.key]
-        made = gr.Dropdown(choices(workspace), allow_custom_value=True, **common)
-        made.focus(lambda: gr.Dropdown(choices=choices(workspace)), None, made, **QUICK)
-        return made
-    left_out = where_left_out(field, DEFAULT_PRESET)
-    if field.choices:
-        return gr.Dropdown(**left_out, **common)
-    return gr.Textbox(**left_out, **common, **({"lines": 4} if field.name == "others" else {"max_lines": 1}))
+    """The component for a field."""
+    listed = {"data.corpus": draft.corpora, "data.tokenizer": draft.tokenizers}.get(field.key)
+    choices = partial(listed, workspace) if listed else None
+    value, left_out = values_of({})[field.key], where_left_out(field, DEFAULT_PRESET)
+    return recipe_field(field, value, elem_id, min_width, left_out, choices)
 
 
 def build_versions(access: Access, start_from: gr.Dropdown, fields: dict[str, gr.components.Component]) -> None:
@@ -160,16 +151,9 @@ def build_versions(access: Access, start_from: gr.Dropdown, fields: dict[str, gr
 # What can be chosen
 
 
-def groups() -> list[tuple[str, str]]:
-    """(section, heading) of every folded part of the form, in order."""
-    shown = {(field.section, field.group) for field in form_fields().values() if folded(field.section, field.group)}
-    return list(dict.fromkeys((f.section, f.group) for f in form_fields().values() if (f.section, f.group) in shown))
-
-
-def folded(section: str, group: str) -> list[Field]:
-    """The fields under a heading that are not in sight."""
-    seen = {key for row in IN_SIGHT for key in row}
-    return [f for f in form_fields().values() if (f.section, f.group) == (section, group) and f.key not in seen]
+def folded_fields() -> dict[tuple[str, str], list[Field]]:
+    """The fields that are not in sight, by section and heading."""
+    return folded(form_fields().values(), [key for row in IN_SIGHT for key in row])
 
 
 def beginnings(workspace: Workspace) -> list[tuple[str, str]]:
@@ -238,7 +222,7 @@ def preview(access: Access, fork: str, name: str, *values: object) -> tuple:
         cost = draw.sentences([one_line(reason)], "info")
     except (ValueError, OSError) as error:
         said.append(one_line(error))
-    by_group = [[wrong[f.key] for f in folded(*group) if f.key in wrong] for group in groups()]
+    by_group = [[wrong[f.key] for f in group if f.key in wrong] for group in folded_fields().values()]
     return draw.sentences(said), *map(draw.sentences, by_group), cost, texts
 
 

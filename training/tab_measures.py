@@ -20,9 +20,9 @@ from page.tab import folded
 POINTS = 80  # of a line: these charts are small
 
 
-def build(access: Access, watched: gr.Dropdown) -> None:
+def build(access: Access, watched: gr.Dropdown, prefix: str) -> None:
     """Lay the section out below the curves."""
-    folded("Diagnostics", "train-diagnostics", partial(measured, access), [watched], [watched.change])
+    folded("Diagnostics", f"{prefix}-diagnostics", partial(measured, access), [watched], [watched.change])
 
 
 def measured(access: Access, ref: str | None, seen: tuple | None) -> tuple:

@@ -47,31 +47,38 @@ class Watch:
     fork: gr.Button
 
 
-def build(access: Access) -> Watch:
-    """Lay the half out inside the caller's tab."""
+def build(access: Access, prefix: str = "train", kind: str | None = None) -> Watch:
+    """Lay the half out inside the caller's tab.
+
+    Args:
+        prefix: what the components' ids begin with; a page may watch runs in more than one place.
+        kind: of which runs may be chosen from the list; None: all that train. Any other can be named.
+    """
     with gr.Row(equal_height=True):
         watched = gr.Dropdown(
             [], label="Watch a run", info="Those that live, and the newest that ended; any other by its id",
-            allow_custom_value=True, elem_id="train-watch", min_width=260, scale=2,
+            allow_custom_value=True, elem_id=f"{prefix}-watch", min_width=260, scale=2,
         )  # fmt: skip
         with gr.Column(min_width=260):
-            queue = html(elem_id="train-queue")
-    head = html(elem_id="train-status")
+            queue = html(elem_id=f"{prefix}-queue")
+    head = html(elem_id=f"{prefix}-status")
     with gr.Row(elem_classes="lab-train-buttons"):
-        buttons = {verb: gr.Button(words, size="sm", min_width=100, interactive=False, elem_id=f"train-{verb}")
+        buttons = {verb: gr.Button(words, size="sm", min_width=100, interactive=False, elem_id=f"{prefix}-{verb}",
+                                   visible=verb != "fork" or kind in (None, "pretrain"))
                    for verb, words in (("pause", "Pause"), ("resume", "Resume"), ("stop", STOP), ("save", "Save now"),
                                        ("fork", "Fork"))}  # fmt: skip
-    log_y = gr.Checkbox(True, label="Logarithmic loss", elem_id="train-log-y", container=False)
-    parts = {"head": head, **buttons, "loss": html(elem_id="train-loss"), "small": html(elem_id="train-small")}
-    tab_diagnose.build(access, watched)
-    tab_measures.build(access, watched)
+    log_y = gr.Checkbox(True, label="Logarithmic loss", elem_id=f"{prefix}-log-y", container=False)
+    parts = {"head": head, **buttons, "loss": html(elem_id=f"{prefix}-loss"), "small": html(elem_id=f"{prefix}-small")}
+    if kind in (None, "pretrain"):  # its rules are about training from nothing
+        tab_diagnose.build(access, watched, prefix)
+    tab_measures.build(access, watched, prefix)
     with gr.Row():
         with gr.Column(min_width=300):
             gr.HTML('<h3 class="lab-train-h">What it writes, newest first</h3>', padding=False)
-            parts["samples"] = html(elem_id="train-samples")
+            parts["samples"] = html(elem_id=f"{prefix}-samples")
         with gr.Column(min_width=300):
             gr.HTML('<h3 class="lab-train-h">Log</h3>', padding=False)
-            parts["log"] = html(elem_id="train-log")
+            parts["log"] = html(elem_id=f"{prefix}-log")
     seen = gr.State({})
     look, asked, shown = answer(partial(looked, access)), [watched, log_y, seen], [seen, *parts.values()]
     gr.Timer(TICK).tick(look, asked, shown, **QUICK)
@@ -80,18 +87,18 @@ def build(access: Access) -> Watch:
         button = buttons[verb]
         told = button.click(answer(partial(controlled, access, verb)), [watched, button], None, **QUICK)
         told.then(look, asked, shown, **QUICK)
-    build_choice(access, watched, queue)
+    build_choice(access, watched, queue, kind)
     return Watch(watched, buttons["fork"])
 
 
-def build_choice(access: Access, watched: gr.Dropdown, queue: gr.HTML) -> None:
+def build_choice(access: Access, watched: gr.Dropdown, queue: gr.HTML, kind: str | None) -> None:
     """What there is to watch: at first the newest run that lives; the queue, a line for each of those."""
     lined = gr.State(None)
     rows = answer(partial(queued, access))
-    gr.on(None, answer(partial(arrived, access)), None, watched, **QUICK)
+    gr.on(None, answer(partial(arrived, access, kind)), None, watched, **QUICK)
     gr.on(None, rows, None, [queue, lined], **QUICK)
     gr.Timer(QUEUE_TICK).tick(rows, lined, [queue, lined], **QUICK)
-    watched.focus(lambda: gr.Dropdown(choices=choices(access)), None, watched, **QUICK)
+    watched.focus(lambda: gr.Dropdown(choices=choices(access, kind)), None, watched, **QUICK)
 
     def follow(event: gr.EventData) -> str:
         return event.run
@@ -99,17 +106,18 @@ def build_choice(access: Access, watched: gr.Dropdown, queue: gr.HTML) -> None:
     queue.act(answer(follow), None, watched, **QUICK)
 
 
-def choices(access: Access) -> list[str]:
-    """Runs that train, those that wait, then those that ended; the newest first of each."""
+def choices(access: Access, kind: str | None = None) -> list[str]:
+    """Runs that train, those that wait, then those that ended; the newest first of each. `kind` None: of any kind."""
     order = {"queued": 1} | dict.fromkeys(POSSIBLE.keys() - set(LIVE), 2)
-    found = [(path.name, order.get(status_of(info), 0)) for path, info in overview.records(access.workspace) if info]
+    known = [(path, info) for path, info in overview.records(access.workspace) if info]
+    found = [(path.name, order.get(status_of(info), 0)) for path, info in known if kind is None or info["kind"] == kind]
     ended = [run_id for run_id, place in found if place == 2][:NEWEST]
     return [*(run_id for run_id, place in sorted(found, key=lambda one: one[1]) if place < 2), *ended]
 
 
-def arrived(access: Access) -> gr.Dropdown:
+def arrived(access: Access, kind: str | None = None) -> gr.Dropdown:
     """What there is to watch, the first of it chosen."""
-    known = choices(access)
+    known = choices(access, kind)
     return gr.Dropdown(choices=known, value=known[0]) if known else gr.Dropdown(choices=known)
 
 

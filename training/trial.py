@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from data.tokens import as_batch
 from training import loop
 from training.estimate import Estimate
 from training.optimizers import build_optimizer
@@ -47,10 +48,11 @@ class Trial:
         return self.job.batches.at(0)[:ROWS, : LENGTH + 1]
 
     @cached_property
-    def batch(self) -> tuple[Tensor, Tensor]:
-        """(inputs, labels), (R, T) each, as the loop makes them."""
+    def batch(self) -> loop.Batch:
+        """As the loop makes it, (R, T)."""
         accelerator = self.job.accelerator  # of several processes the main one looks, and each slice is the same
-        return next(iter(loop.slices(np.tile(self.rows, (accelerator.num_processes, 1)), 1, accelerator)))
+        rows = as_batch(np.tile(self.rows, (accelerator.num_processes, 1)))
+        return next(loop.slices(rows, 1, accelerator))
 
     @cached_property
     def memorised(self) -> tuple[torch.nn.Module, float, int]:
@@ -80,9 +82,8 @@ class Trial:
 
     def losses(self, model) -> tuple[Tensor, Tensor]:
         """(what the run minimises, the loss that it records), by its own code, on the short batch."""
-        inputs, labels = self.batch
         with self.job.accelerator.autocast():
-            return loop.losses_of(model, inputs, labels, (labels != -100).sum(), self.job.recipe)
+            return loop.losses_of(model, self.batch, (self.batch["labels"] != -100).sum(), self.job.recipe)
 
 
 class Trainer:

@@ -17,8 +17,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def per_token(model: nn.Module, recipe, processes: int) -> float | None:
-    """Utilisation at one token a second; None for a model whose configuration does not tell its attention's size."""
+    """Utilisation at one token a second; None where the operations of a token are not known.
+
+    That is where the configuration does not tell the attention's size, and where a part of the weights is frozen: what
+    a step computes of their gradients depends on where they stand.
+    """
     config = model.config
+    if not all(p.requires_grad for p in model.parameters()):
+        return None
     if not all(getattr(config, name, None) for name in ("num_attention_heads", "num_hidden_layers", "hidden_size")):
         return None
     flops = flops_per_token(config, inner_parameters(model), recipe.context)

@@ -150,10 +150,10 @@ def train(recipe: Recipe, data: Data) -> Iterator[dict[str, float]]:
     model = make_model(recipe, data).to(recipe.train.device).train()
     optimizer, batches = build_optimizer(model, recipe.train), make_batches(data.tokens, recipe.train)
     for step in range(recipe.train.steps + 1):
-        ids = torch.from_numpy(batches.at(step)).to(recipe.train.device)
-        inputs, labels = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+        rows = batches.batch(step)
+        batch = {name: torch.from_numpy(part).contiguous().to(recipe.train.device) for name, part in rows.items()}
         with watching(model) as sizes:
-            loss, _ = losses_of(model, inputs, labels, labels.numel(), recipe.train)
+            loss, _ = losses_of(model, batch, batch["labels"].numel(), recipe.train)
         yield {name: size.item() for name, size in sizes.items()}
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.train.max_grad_norm or float("inf"))

@@ -2,12 +2,13 @@
 
 May import `hub` and `data`. Importing torch and transformers takes longer than many a point: a server process imports
 them once and forks for each run, computing nothing itself (OpenMP's threads do not survive a fork). What a run does
-there is what `python -m training.pretrain --resume ID` does, in the same folder, with the same records.
+there is what its own command does with `--resume ID`, in the same folder, with the same records.
 """
 
 import multiprocessing
 import os
 import sys
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from data.workspace import Workspace
 from hub.launch import OUTPUT
 from hub.process import now, this_process
 from hub.runs import Run
-from training.pretrain import resume
 
 
 def begin(run: Run, workspace: Workspace) -> BaseProcess:
@@ -25,7 +25,7 @@ def begin(run: Run, workspace: Workspace) -> BaseProcess:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload([__name__, run.module()])
     process = context.Process(target=train, args=(str(run.path.absolute()), str(workspace.root)), name=run.id)
     process.start()
     return process
@@ -39,4 +39,5 @@ def train(path: str, root: str) -> None:
             os.dup2(output.fileno(), stream.fileno())
             stream.reconfigure(line_buffering=True)
     run.update(status="queued", queued_at=now(), ended_at=None, error=None, process=this_process())
+    resume = import_module(run.module()).resume  # the module of its command: pretraining, fine-tuning
     cli(lambda: resume(run, workspace, {}, force=False))

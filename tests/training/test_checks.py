@@ -107,12 +107,14 @@ def sees_the_future(trial, monkeypatch):
 
 def labels_not_shifted(trial, monkeypatch):
     honest = loop.slices
-    monkeypatch.setattr(loop, "slices", lambda *given: ((inputs, inputs) for inputs, _ in honest(*given)))
+    monkeypatch.setattr(
+        loop, "slices", lambda *given: (part | {"labels": part["input_ids"]} for part in honest(*given))
+    )
 
 
 def labels_shifted_twice(trial, monkeypatch):
-    def doubled(model, inputs, labels, scored, smoothing):  # the library shifts `labels` once more
-        return model(input_ids=inputs, labels=labels, use_cache=False).loss
+    def doubled(model, batch, scored, smoothing):  # the library shifts `labels` once more
+        return model(**batch, use_cache=False).loss
 
     monkeypatch.setattr(loop, "loss_of", doubled)
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from data.tokens import as_batch
 from modeling import LabGPTConfig, LabGPTForCausalLM
 from training import utilisation
 from training.diagnostics import fetch, figures
@@ -109,17 +110,19 @@ def test_noise_scale_smooths_before_it_divides_and_goes_on():
 @pytest.mark.parametrize("name", MODELS)
 def test_split_batch_is_each_pieces_own_gradient(name):
     torch.manual_seed(0)
-    model, pieces = MODELS[name](), [(part[:, :-1], part[:, 1:]) for part in ids().chunk(4)]
+    model, pieces = MODELS[name](), [as_batch(part) for part in ids().chunk(4)]
 
-    def loss_of(inputs, labels):
-        return nn.functional.cross_entropy(model(input_ids=inputs).logits.flatten(0, 1), labels.flatten())
+    def loss_of(piece):
+        return nn.functional.cross_entropy(
+            model(input_ids=piece["input_ids"]).logits.flatten(0, 1), piece["labels"].flatten()
+        )
 
     small, big = split_batch(model, pieces, loss_of)
     assert all(p.grad is None for p in model.parameters())
     gradients = []
-    for inputs, labels in pieces:
+    for piece in pieces:
         model.zero_grad()
-        loss_of(inputs, labels).backward()
+        loss_of(piece).backward()
         gradients.append(np.concatenate([float64(p.grad).ravel() for p in model.parameters()]))
     assert small.item() == pytest.approx(np.mean([(g**2).sum() for g in gradients]), rel=1e-4)
     assert big.item() == pytest.approx((np.mean(gradients, axis=0) ** 2).sum(), rel=1e-4)
@@ -140,7 +143,7 @@ def test_z_loss_is_right_under_accumulation():
     inputs, labels = ids()[:, :-1], ids()[:, 1:].clone()
     labels[0, :5] = -100  # micro-batches of different numbers of scored tokens
     scored = (labels != -100).sum()
-    loss, plain = losses_of(model, inputs, labels, scored, recipe)
+    loss, plain = losses_of(model, {"input_ids": inputs, "labels": labels}, scored, recipe)
     logits = float64(model(input_ids=inputs).logits)
     z = np.log(np.exp(logits).sum(-1))[labels.numpy() != -100]
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -148,9 +151,10 @@ def test_z_loss_is_right_under_accumulation():
     assert plain.item() == pytest.approx(nats.mean(), rel=1e-5)
     assert loss.item() == pytest.approx(nats.mean() + 0.1 * (z**2).mean(), rel=1e-5)
     whole = torch.autograd.grad(loss, list(model.parameters()))
-    parts = [losses_of(model, x, y, scored, recipe)[0] for x, y in zip(inputs.chunk(2), labels.chunk(2), strict=True)]
+    halves = [{"input_ids": x, "labels": y} for x, y in zip(inputs.chunk(2), labels.chunk(2), strict=True)]
+    parts = [losses_of(model, half, scored, recipe)[0] for half in halves]
     torch.testing.assert_close(torch.autograd.grad(sum(parts), list(model.parameters())), whole, rtol=1e-4, atol=1e-6)
-    recorded, minimised = losses_of(model, inputs, labels, scored, TrainRecipe())
+    recorded, minimised = losses_of(model, {"input_ids": inputs, "labels": labels}, scored, TrainRecipe())
     assert recorded is minimised and recorded.item() == pytest.approx(plain.item(), rel=1e-5)
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from data.tokens import as_batch
 from hub.models import open_model
 from training.loop import loss_of, slices
 
@@ -120,9 +121,9 @@ def test_a_finished_run_is_whole(pretrain, milk, tmp_path, workspace):
 
 def test_slices_cover_the_global_batch():
     rows = np.arange(8 * 5).reshape(8, 5)
-    parts = list(slices(rows, 4, Accelerator(cpu=True)))
-    assert torch.cat([inputs for inputs, _ in parts]).tolist() == rows[:, :-1].tolist()
-    assert torch.cat([labels for _, labels in parts]).tolist() == rows[:, 1:].tolist()
+    parts = list(slices(as_batch(rows), 4, Accelerator(cpu=True)))
+    assert torch.cat([part["input_ids"] for part in parts]).tolist() == rows[:, :-1].tolist()
+    assert torch.cat([part["labels"] for part in parts]).tolist() == rows[:, 1:].tolist()
 
 
 def test_label_smoothing_is_torchs():
@@ -132,7 +133,7 @@ def test_label_smoothing_is_torchs():
 
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 3, 7), torch.randint(0, 7, (2, 3))
-    loss = loss_of(Fixed(), labels, labels, torch.tensor(6), smoothing=0.2)
+    loss = loss_of(Fixed(), {"input_ids": labels, "labels": labels}, torch.tensor(6), smoothing=0.2)
     p = logits.log_softmax(-1)
     by_hand = -(0.8 * p.gather(-1, labels[..., None]).squeeze(-1) + 0.2 * p.mean(-1)).mean()
     torch.testing.assert_close(loss, by_hand)

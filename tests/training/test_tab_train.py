@@ -77,7 +77,7 @@ def test_a_mistake_is_told_below_the_form_and_in_its_own_section(access):
         access, "", "", *typed(train__steps="many", train__beta2="2", model__hidden_size="0")
     )
     assert [problems.count(name) for name in ("train.steps", "train.beta2", "model.hidden_size")] == [1, 1, 1]
-    by_group = dict(zip(tab_form.groups(), others, strict=True))
+    by_group = dict(zip(tab_form.folded_fields(), others, strict=True))
     assert "train.beta2" in by_group["train", "optimizer"] and "model.hidden_size" in by_group["model", "size"]
     assert [group for group, said in by_group.items() if said] == [("model", "size"), ("train", "optimizer")]
     assert cost == "" and texts == ""
