@@ -50,7 +50,7 @@ def main() -> int:
 def compare(arguments) -> dict:
     """Let the sides take turns; medians of the per-round ratios to ours."""
     names = [name for name in SIDES if arguments.nanogpt or not name.startswith("nanogpt")]
-    sides = {name: Side(name, arguments) for name in names}
+    sides = {name: Side(command(name, arguments), arguments.threads) for name in names}
     rounds = {name: [] for name in names}
     for _ in range(arguments.rounds):
         for name, side in sides.items():
@@ -80,14 +80,17 @@ def compare(arguments) -> dict:
     }
 
 
+def command(name: str, arguments) -> list[str]:
+    """What runs one side by itself."""
+    words = [sys.executable, "-m", "benchmarks.training", "--side", name, "--threads", str(arguments.threads)]
+    return words + (["--nanogpt", str(Path(arguments.nanogpt).resolve())] if arguments.nanogpt else [])
+
+
 class Side:
     """A process that runs a segment of steps for each line it is sent."""
 
-    def __init__(self, name: str, arguments):
-        command = [sys.executable, "-m", "benchmarks.training", "--side", name, "--threads", str(arguments.threads)]
-        if arguments.nanogpt:
-            command += ["--nanogpt", str(Path(arguments.nanogpt).resolve())]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1"}
+    def __init__(self, command: list[str], threads: int):
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -116,14 +119,14 @@ class Side:
 class Gate:
     """Called once a step: at the end of each segment it reports, and waits to be told to go on."""
 
-    def __init__(self):
-        self.steps = 0
+    def __init__(self, segment: int = SEGMENT):
+        self.steps, self.segment = 0, segment
         sys.stdin.readline()
         self.start = time.perf_counter(), time.process_time()
 
     def __call__(self) -> None:
         self.steps += 1
-        if self.steps % SEGMENT == 0:
+        if self.steps % self.segment == 0:
             wall, cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
             sys.__stdout__.write(f"segment {wall} {cpu}\n")
             sys.__stdout__.flush()

@@ -9,6 +9,7 @@ imported where they are used.
 import hashlib
 import logging
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -27,6 +28,9 @@ WEIGHTS = ("*.safetensors", "*.bin")  # the second where there are none of the f
 MODEL_PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.py"]
 BLOB = re.compile(r"[0-9a-f]{64}")  # the Hub's cache calls a large file by its SHA-256
 QUANTIZATIONS = ("nf4", "int8", "none")
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of faster kernels that are not installed
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by the old name
 
 
 def identify(place: Path | str, workspace: Workspace) -> tuple[Path, dict]:
@@ -107,7 +111,6 @@ def open_quantised(folder: Path, quantization: str, double: bool = True, dtype=t
         kwargs: for `hub.models.open_model`.
     """
     config = quantization_config(quantization, double, dtype)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of faster kernels that are not installed
     where = {"quantization_config": config} if config is not None else {}
     if config is not None and device is not None and torch.device(device).type != "cpu":
         where["device_map"] = {"": device}

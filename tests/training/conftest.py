@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,18 +19,19 @@ TEXT = "".join(
 
 
 class Trainer:
-    """Sends commands to the fork server; `workspace` is given to each."""
+    """Sends commands of one module to the fork server; `workspace` is given to each."""
 
-    def __init__(self, process: subprocess.Popen):
-        self.process = process
+    def __init__(self, process: subprocess.Popen, module: str):
+        self.process, self.module = process, module
 
     def __call__(self, workspace: Path, *argv: str, **order) -> tuple[int, str]:
-        """Exit code (negative: the signal it died by) and output of one `training.pretrain`."""
+        """Exit code (negative: the signal it died by) and output of one command."""
         return self.wait(self.begin(workspace, *argv, **order))
 
     def begin(self, workspace: Path, *argv: str, **order) -> int:
         """Start one and leave it running; its process number."""
-        return self._ask({"argv": [*argv, "--workspace", str(workspace)], **order})["pid"]
+        argv = [*argv, "--workspace", str(workspace)]
+        return self._ask({"module": self.module, "argv": argv, **order})["pid"]
 
     def wait(self, pid: int) -> tuple[int, str]:
         """Exit code and output of one that was begun, when it has ended."""
@@ -43,15 +46,22 @@ class Trainer:
 
 @pytest.fixture(scope="session")
 def pretrain():
+    with serving("training.pretrain") as trainer:
+        yield trainer
+
+
+@contextmanager
+def serving(module: str) -> Iterator[Trainer]:
+    """The fork server for a module's commands."""
     server = Path(__file__).with_name("fork_server.py")
     process = subprocess.Popen(
-        [sys.executable, str(server)],
+        [sys.executable, str(server), module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
     )
-    yield Trainer(process)
+    yield Trainer(process, module)
     process.stdin.close()
     process.wait()
 

@@ -1,7 +1,7 @@
 """Runs training commands in forked children of one process that has imported everything already.
 
-Reads one JSON object a line: `argv` for `training.pretrain`, and what is to befall the child; answers with its process
-number. `{"wait": pid}` is answered with a child's exit status and what it printed, when it has ended.
+Its own arguments name the modules that may be run. Reads one JSON object a line: `argv` for the `main` of `module`, and
+what is to befall the child; answers with its process number. `{"wait": pid}` is answered with a child's exit status and what it printed, when it has ended.
 
 `kill` is where the child dies by SIGKILL: `["step", 7]` after that optimizer step, `["save", 8]` in the middle of
 writing that checkpoint's state, `["publish", 8]` between the checkpoint and the run's root. `signal` is one it gets
@@ -11,6 +11,7 @@ which take seconds. `launched` is the run that it is the process of, as `hub.lau
 shard the model as it does on GPUs. Nothing is computed here before forking: OpenMP's threads do not survive a fork.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -29,10 +30,12 @@ from accelerate.utils import DistributedType
 from data.console import cli
 from hub.process import now, this_process
 from hub.runs import Run
-from training import keeper, loop, preflight, pretrain, setup, state
+from training import keeper, loop, preflight, setup, state
 
 
 def main() -> None:
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     outputs = {}
     for line in sys.stdin:
         order = json.loads(line)
@@ -56,7 +59,8 @@ def child(order: dict, output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(order.get("environment", {}))
-    sys.argv = ["training/pretrain.py", *order["argv"]]
+    module = order["module"]
+    sys.argv = [module.replace(".", "/") + ".py", *order["argv"]]
     if not order.get("checked"):
         preflight.begin = lambda job, checkpoint: None
     if order.get("file_limit"):
@@ -78,7 +82,7 @@ def child(order: dict, output: int) -> None:
     if order.get("launched"):
         Run(Path(order["launched"])).update(status="queued", queued_at=now(), process=this_process())
     try:
-        cli(pretrain.main)
+        cli(sys.modules[module].main)
     except SystemExit as done:
         sys.stdout.flush()
         sys.stderr.flush()
