@@ -70,18 +70,19 @@ def compare(arguments, folder: Path) -> dict:
     losses = {name: np.array(json.loads((folder / f"{name}.json").read_text())) for name in SIDES}
     steps = min(map(len, losses.values()))
     losses = {name: values[:steps] for name, values in losses.items()}
+    wall = {name: statistics.median(wall for wall, _ in turns) / SEGMENT for name, turns in rounds.items()}
     return {
         "threads": arguments.threads,
-        "milliseconds": {name: round(statistics.median(t[0] for t in turns) / SEGMENT * 1e3, 1) for name, turns in rounds.items()},
+        "milliseconds": {name: round(seconds * 1e3, 1) for name, seconds in wall.items()},
         "ours_over_trl": {
             kind: round(statistics.median(a[i] / b[i] for a, b in zip(rounds["ours"], rounds["trl"], strict=True)), 3)
             for i, kind in enumerate(("wall", "cpu"))
         },
         "steps": steps,
-        "loss": {name: [round(float(values[0]), 4), round(float(values[-SEGMENT:].mean()), 4)] for name, values in losses.items()},
+        "loss": {name: [float(values[0]), float(values[-SEGMENT:].mean())] for name, values in losses.items()},
         "largest_difference_to_trl": float(np.abs(losses["ours"] - losses["trl"]).max()),
         "largest_difference_between_seeds": float(np.abs(losses["ours"] - losses["other_seed"]).max()),
-    }  # fmt: skip
+    }
 
 
 def describe(report: dict) -> str:
@@ -90,8 +91,8 @@ def describe(report: dict) -> str:
         [
             f"a step: ours {times['ours']} ms, trl {times['trl']} ms; ours over trl {ratio['wall']} by the clock, "
             f"{ratio['cpu']} of CPU time (wanted: at most {TARGET})",
-            f"loss over {report['steps']} steps: ours {loss['ours'][0]} to {loss['ours'][1]}, "
-            f"trl {loss['trl'][0]} to {loss['trl'][1]}",
+            f"loss over {report['steps']} steps: ours {loss['ours'][0]:.4f} to {loss['ours'][1]:.4f}, "
+            f"trl {loss['trl'][0]:.4f} to {loss['trl'][1]:.4f}",
             f"largest difference at one step: {report['largest_difference_to_trl']:.2e} to trl, "
             f"{report['largest_difference_between_seeds']:.2e} between two seeds of ours",
         ]
@@ -129,8 +130,8 @@ def parts(folder: Path, arguments, seed: int) -> dict:
         "model": {"base": str(folder / "base"), "quantization": "nf4", "rank": 16},
         "train": {
             "batch_size": BATCH, "context": CONTEXT, "threads": arguments.threads, "device": "cpu", "seed": seed,
-            "steps": SEGMENT * (arguments.rounds + 1), "eval_every": 10**6, "sample_every": 10**6, "learning_rate": 1e-3,
-            "save_every": 10**6, "diagnose_every": 10**6, "deterministic": False,
+            "steps": SEGMENT * (arguments.rounds + 1), "learning_rate": 1e-3, "deterministic": False,
+            "eval_every": 10**6, "sample_every": 10**6, "save_every": 10**6, "diagnose_every": 10**6,
         },
     }  # fmt: skip
 

@@ -8,7 +8,17 @@ import sys
 
 from data.console import Parser, cli
 
-BENCHMARKS = ("training", "diagnostics", "generation", "encoding", "attention", "interpret", "page", "estimate")
+BENCHMARKS = (
+    "training",
+    "diagnostics",
+    "generation",
+    "encoding",
+    "attention",
+    "interpret",
+    "page",
+    "estimate",
+    "finetuning",
+)
 
 
 def main() -> int:
