@@ -18,15 +18,17 @@ import uvicorn
 from fastapi import FastAPI
 
 import data.tab
+import finetune.tab
 import hub.tab_models
 import interpret.tab
 import interpret.tab_generate
 import training.tab
+import training.tab_watch
 from data.access import Access
 from data.console import Parser, cli
 from data.workspace import Workspace
 from hub.guard import LOOPBACK, UPLOAD_LIMIT, Guard, is_loopback, parse_auth
-from hub.loaded import model_choices
+from hub.loaded import base_of, model_choices
 from page.tab import QUICK, answer
 
 PAGE = Path(__file__).parent / "page"
@@ -64,13 +66,15 @@ def build(access: Access) -> gr.Blocks:
                 models = hub.tab_models.build(access)
             with gr.Tab("Train", id="train") as train_tab:
                 train = training.tab.build(access)
+            with gr.Tab("Fine-tune", id="finetune") as finetune_tab:
+                tuned = finetune.tab.build(access, partial(training.tab_watch.build, access, "tune", "finetune"))
             with gr.Tab("Data", id="data") as data_tab:
                 texts = data.tab.build(access)
             with gr.Tab("Generate", id="generate") as generate_tab:
                 generate = interpret.tab_generate.build(access)
             with gr.Tab("Look inside", id="inspect") as inspect_tab:
                 inspect = interpret.tab.build(access)
-        for tab in (models_tab, train_tab, data_tab, generate_tab, inspect_tab):
+        for tab in (models_tab, train_tab, finetune_tab, data_tab, generate_tab, inspect_tab):
             tab.select(None, js=KEEP_TAB.format(tab=tab.id), api_visibility="private")
         for tab, model in ((generate_tab, generate.model), (inspect_tab, inspect.model)):
             tab.select(answer(partial(newest_model, access)), model, model, **QUICK)
@@ -79,6 +83,12 @@ def build(access: Access) -> gr.Blocks:
         lead(models.to_inspect, models.run_id, tabs, "inspect", inspect.model)
         lead(models.to_train, models.run_id, tabs, "train", train.fork_from)
         lead(texts.to_train, texts.corpus, tabs, "train", train.corpus)
+        for button, tab, sides in (
+            (tuned.to_generate, "generate", [generate.model, generate.second]),
+            (tuned.to_compare, "inspect", [inspect.model, inspect.second]),
+        ):
+            led = button.click(answer(partial(beside_base, access, tab)), tuned.watched, [tabs, *sides], **QUICK)
+        led.success(lambda: gr.Tabs(selected="compare"), None, inspect.views, **QUICK)
         page.load(arrive, None, [tabs, models.run_id], api_visibility="private")
     return page
 
@@ -92,6 +102,14 @@ def go(tab: str, value: str) -> tuple:
     return gr.Tabs(selected=tab), value
 
 
+def beside_base(access: Access, tab: str, run: str | None) -> tuple:
+    """The tab, with a fine-tuned run as its model and the run's base as the second."""
+    base = base_of(run, access)
+    if base is None:
+        raise ValueError(f"{run} has no base to stand beside it: it is no fine-tuning, or has not begun yet")
+    return gr.Tabs(selected=tab), run, base
+
+
 def newest_model(access: Access, chosen: str | None) -> gr.Dropdown:
     """What can be opened by now, and the newest of it where nothing is chosen yet."""
     choices = model_choices(access.workspace)
@@ -101,7 +119,7 @@ def newest_model(access: Access, chosen: str | None) -> gr.Dropdown:
 def arrive(request: gr.Request) -> tuple:
     """`/?tab=generate&run=ID`: the tab and the run that the address names."""
     asked = dict(request.query_params)
-    known = asked.get("tab") in ("models", "train", "data", "generate", "inspect")
+    known = asked.get("tab") in ("models", "train", "finetune", "data", "generate", "inspect")
     return gr.Tabs(selected=asked["tab"]) if known else gr.skip(), asked.get("run") or gr.skip()
 
 

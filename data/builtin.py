@@ -1,8 +1,8 @@
 """The corpora that come with the lab: one table, BUILT_IN, an entry each.
 
-Uses `data.tales`, `data.markov`, `data.modular`, `data.repeats`, `data.snapshots` (how to split) and urllib. An entry
-says what its snapshot is made from, by hash, before any of the work is done, so that one that exists is found without
-generating or fetching anything.
+Uses `data.tales`, `data.markov`, `data.modular`, `data.repeats`, `data.primer`, `data.snapshots` (how to split) and
+urllib. An entry says what its snapshot is made from, by hash, before any of the work is done, so that one that exists
+is found without generating or fetching anything.
 """
 
 import http.client
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from data import primer
 from data.markov import Chain
 from data.modular import Recurrence
 from data.repeats import Repeats
@@ -148,6 +149,11 @@ BUILT_IN: dict[str, BuiltIn] = {
         "letters that cannot be guessed, and then the same once more; entropy known",
         "Apache-2.0",
         generated("data/repeats.py", Repeats().documents),
+    ),
+    "primer": BuiltIn(
+        "sums, comparisons, facts, Python and tales, each to be learnt in minutes; entropy known",
+        "Apache-2.0",
+        generated("data/primer.py", primer.documents),
     ),
     "verdict": BuiltIn(
         "Edith Wharton's short story The Verdict, 20 kB",

@@ -54,7 +54,7 @@ class Estimate:
     @property
     def is_hopeless(self) -> bool:
         """Whether the tensors alone are more than there is, however they are allocated."""
-        return self.tensor_bytes > self.memory_free
+        return self.memory.get("process", 0) + self.tensor_bytes > self.memory_free
 
     @property
     def warning(self) -> str:

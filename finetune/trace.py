@@ -101,7 +101,8 @@ def step(recipe: FinetuneRecipe, config: PreTrainedConfig, rows: int) -> Step | 
         return None
     kept, others = two.kept - one.kept, depth - SHALLOW[1]
     # in the backward pass a layer's activations go as its gradients come: each layer adds the larger of the two at most
-    return Step(two.kept + others * kept, two.peak + others * max(kept, FLOAT * layer[0]))
+    most = max(kept, FLOAT * layer[0], two.peak - one.peak)
+    return Step(two.kept + others * kept, two.peak + others * most)
 
 
 def of_depth(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
@@ -129,10 +130,11 @@ def trace(model: nn.Module, recipe: FinetuneRecipe, rows: int) -> Step | None:
                 model.get_base_model().set_attn_implementation("eager")
             ids = torch.zeros((rows, train.context), dtype=torch.long)
             batch = {"input_ids": ids, "labels": ids, "shift_labels": ids}
-            with Counted(given) as counted, torch.autocast("cpu", dtype, enabled=train.precision != "fp32"):
-                # as accelerate wraps a model that computes in 16 bits
-                forward = model if train.precision == "fp32" else convert_outputs_to_fp32(model)
-                loss = forward(**batch, num_items_in_batch=ids.numel(), use_cache=False).loss
+            plain = train.precision == "fp32"
+            with Counted(given) as counted:
+                with torch.autocast("cpu", dtype, enabled=not plain):
+                    forward = model if plain else convert_outputs_to_fp32(model)  # as accelerate wraps it
+                    loss = forward(**batch, num_items_in_batch=ids.numel(), use_cache=False).loss
                 kept = counted.now
                 loss.backward()
             return Step(kept, counted.peak)

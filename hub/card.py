@@ -9,10 +9,13 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from data.workspace import read_json, write_atomic
+from hub.adapter_card import adapter_facts, dataset_of, is_merged, merging
+from hub.adapter_card import usage as adapter_usage
 from hub.curve import save_curve
 from hub.metrics import read_metrics, read_samples
 from hub.registry import RESULTS, figures, text
 from hub.runs import Run
+from hub.words import reference
 
 # The figures that go into the card's metadata, by the names the Hub knows them by.
 METRICS = {
@@ -36,10 +39,11 @@ def write_card(run: Run) -> Path:
         f"---\n{_metadata(run, info).to_yaml()}\n---",
         f"# {run.name}",
         _summary(info),
-        _figures(info),
+        _figures(run, info),
         "![Losses against steps](curve.png)" if has_curve else "",
         _sample(samples[-1]) if samples else "",
-        _usage(run),
+        merging(info),
+        _usage(run, info),
         _provenance(run, info),
     ]
     path = run.path / "README.md"
@@ -50,8 +54,8 @@ def write_card(run: Run) -> Path:
 
 
 def _metadata(run: Run, info: dict) -> ModelCardData:
-    corpus = (info["inputs"].get("corpus") or {}).get("name", "unknown")
-    base = info["inputs"].get("base") or {}
+    corpus = (_data(info) or {}).get("name", "unknown")
+    is_adapter = info["kind"] == "finetune"
     results = [
         EvalResult(
             task_type="text-generation",
@@ -65,28 +69,57 @@ def _metadata(run: Run, info: dict) -> ModelCardData:
         for name, metric in METRICS.items()
         if info["result"].get(name) is not None
     ]
+    base = (info["inputs"].get("base") or {}).get("id")
+    dataset = dataset_of(run)
     return ModelCardData(
-        library_name="transformers",
+        library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
-        **_license(run, corpus),
-        tags=[_model_type(run), "llm-lab", info["kind"]],
-        base_model=base.get("id"),
+        **_license(run, info),
+        tags=[*(["lora"] if is_adapter else [_model_type(run)]), "llm-lab", info["kind"]],
+        base_model=base,
+        **({"base_model_relation": "adapter"} if base and is_adapter else {}),
+        **({"datasets": [dataset]} if dataset else {}),
         model_name=run.name if results else None,  # together they are the card's model-index
         eval_results=results or None,
     )
 
 
-def _license(run: Run, corpus: str) -> dict:
-    """That of the text it was trained on, as the corpus's manifest beside the runs states it; `unknown` otherwise."""
-    try:
-        stated = read_json(run.path.parents[1] / "corpora" / corpus / "manifest.json").get("licence") or NOT_STATED
-    except (OSError, ValueError):
-        stated = NOT_STATED
-    if stated == NOT_STATED:
+def _data(info: dict) -> dict | None:
+    """What it was trained on."""
+    return info["inputs"].get("corpus") or info["inputs"].get("examples")
+
+
+def _license(run: Run, info: dict) -> dict:
+    """What the text it was trained on states, and the base that it stands on; `unknown` where they do not agree."""
+    root, inputs, stated = run.path.parents[1], info["inputs"], set()
+    for room, what in (("corpora", "corpus"), ("examples", "examples")):
+        if inputs.get(what):
+            stated.add(_stated(root / room / str(inputs[what].get("name")) / "manifest.json"))
+    if inputs.get("base") and info["kind"] != "pretrain":
+        stated.add(_stated_of_base(root / "runs" / str(inputs["base"].get("id")) / "README.md"))
+    (one,) = stated if len(stated) == 1 else (NOT_STATED,)
+    if one == NOT_STATED:
         return {"license": "unknown"}
-    if SPDX.fullmatch(stated):
-        return {"license": stated.lower()}
-    return {"license": "other", "license_name": stated}
+    if SPDX.fullmatch(one):
+        return {"license": one.lower()}
+    return {"license": "other", "license_name": one}
+
+
+def _stated(manifest: Path) -> str:
+    try:
+        return read_json(manifest).get("licence") or NOT_STATED
+    except (OSError, ValueError):
+        return NOT_STATED
+
+
+def _stated_of_base(card: Path) -> str:
+    """Of a run its card's; of a model of the Hub, whose card is not here, none."""
+    try:
+        data = ModelCard.load(card).data
+    except (OSError, ValueError):
+        return NOT_STATED
+    known = data.license_name or data.license
+    return known if known and known != "unknown" else NOT_STATED
 
 
 def _model_type(run: Run) -> str:
@@ -97,18 +130,24 @@ def _model_type(run: Run) -> str:
 
 
 def _summary(info: dict) -> str:
-    corpus = (info["inputs"].get("corpus") or {}).get("name")
-    size = info["model"].get("parameters")
-    model = f"A language model of {text(size)} parameters" if size else "A language model"
-    how = "fine-tuned" if info["kind"] == "finetune" else "trained from nothing"
+    data, size = (_data(info) or {}).get("name"), info["model"].get("parameters")
+    base, parent = reference(info["inputs"].get("base")), reference(info["inputs"].get("parent"))
     step, steps = info["progress"].get("step"), info["progress"].get("steps")
     stopped = f" It was stopped at step {step:,} of {steps:,}." if step and steps and step < steps else ""
-    return f"{model}, {how}{f' on `{corpus}`' if corpus else ''} with LLM Lab.{stopped}"
+    on = f" on `{data}`" if data else ""
+    if info["kind"] == "finetune":
+        of = f" `{base}`" if base else " a language model"
+        return f"An adapter (LoRA) for{of}, fine-tuned{on} with LLM Lab. It holds no weights of its base.{stopped}"
+    model = f"A language model of {text(size)} parameters" if size else "A language model"
+    if is_merged(info):
+        return f"{model}: `{base}` with the adapter `{parent}`, fine-tuned{on}, merged into its weights with LLM Lab."
+    return f"{model}, trained from nothing{on} with LLM Lab.{stopped}"
 
 
-def _figures(info: dict) -> str:
+def _figures(run: Run, info: dict) -> str:
     inputs, model, progress, result = info["inputs"], info["model"], info["progress"], info["result"]
     rows = [(what, (inputs.get(what) or {}).get("name")) for what in ("corpus", "tokenizer")]
+    rows += adapter_facts(run, info)
     rows += [
         ("parameters", model.get("parameters")),
         ("parameters without embeddings", model.get("parameters_non_embedding")),
@@ -121,22 +160,24 @@ def _figures(info: dict) -> str:
 
 
 def _sample(sample: dict) -> str:
-    return f"## What it writes\n\nSampled at step {sample['step']:,}:\n\n{FENCE}text\n{sample['text'].strip()}\n{FENCE}"
+    asked = str(sample.get("prompt") or "").strip()  # of a fine-tuned run, whose samples are answers
+    asked = f"Asked:\n\n{FENCE}text\n{asked}\n{FENCE}\n\n" if asked else ""
+    said = f"{'Its answer' if asked else 'Sampled'} at step {sample['step']:,}:"
+    return f"## What it writes\n\n{asked}{said}\n\n{FENCE}text\n{sample['text'].strip()}\n{FENCE}"
 
 
-def _usage(run: Run) -> str:
-    return f"""## How to load it
+def _usage(run: Run, info: dict) -> str:
+    parts = ["## How to load it", adapter_usage(run, info) if info["kind"] == "finetune" else _pipeline(run)]
+    if info["kind"] != "import":  # which no training made
+        parts += ["## How to go on training", f"```\n{run.resume_command(travels=True)}\n```"]
+    return "\n\n".join(parts)
 
-```python
+
+def _pipeline(run: Run) -> str:
+    return f"""```python
 from transformers import pipeline
 write = pipeline("text-generation", model="{run.id}", trust_remote_code=True)  # this folder, or its Hub id
 print(write("Once upon a time", max_new_tokens=100)[0]["generated_text"])
-```
-
-## How to go on training
-
-```
-{run.resume_command(travels=True)}
 ```"""
 
 
@@ -156,4 +197,4 @@ def _provenance(run: Run, info: dict) -> str:
         rows.append((what, " ".join(f"{value}" for value in item.values() if value) if item else None))
     lines = [f"- {name}: {value}" for name, value in rows if value not in (None, "")]
     recipe = (run.path / "recipe.yaml").read_text(encoding="utf-8").strip()
-    return "\n".join(["## Where it came from", "", *lines, "", f"{FENCE}yaml", recipe, FENCE])
+    return "\n".join(["## Where it came from", "", *lines, *(["", f"{FENCE}yaml", recipe, FENCE] if recipe else [])])

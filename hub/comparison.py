@@ -1,15 +1,14 @@
 """Two runs side by side: where recipe, data, origin and machine differ, and what came out. May import `data`."""
 
-import yaml
-
 from data.workspace import Workspace
+from hub.recipes import leaves
 from hub.runs import Run
 from hub.words import commit, named, reference, table, text
 
 # The parts of a comparison, and what is said where nothing in them differs.
 ALIKE = {
     "recipe": "the same recipe",
-    "data": "the same corpus and tokenizer",
+    "data": "the same data and tokenizer",
     "origin": "the same seed, code and versions",
     "machine": "the same machine",
     "result": "",
@@ -18,7 +17,7 @@ ALIKE = {
 
 def compare_runs(workspace: Workspace, first: Run, second: Run) -> dict:
     """Where two runs differ in recipe, data, origin and machine, and their results side by side."""
-    recipes, infos = [_recipe(run) for run in (first, second)], [run.info() for run in (first, second)]
+    recipes, infos = [leaves(run) for run in (first, second)], [run.info() for run in (first, second)]
     results = [{**info["progress"], **info["result"]} for info in infos]
     for result in results:
         result.pop("phase", None)  # what a process does at a moment is no result
@@ -40,32 +39,17 @@ def show_comparison(result: dict) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _recipe(run: Run) -> dict:
-    """The recipe's leaves by their dotted names, as the flags spell them."""
-    leaves = {}
-
-    def walk(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(f"{prefix}.{name}" if prefix else str(name), inner)
-        else:
-            leaves[prefix] = value
-
-    walk("", yaml.safe_load((run.path / "recipe.yaml").read_text(encoding="utf-8")) or {})
-    return leaves
-
-
 def _data(info: dict) -> dict:
-    """Corpus and tokenizer, each with its hash: the name alone says little."""
-    return {what: named(info["inputs"].get(what)) for what in ("corpus", "tokenizer")}
+    """Corpus or examples, and tokenizer, each with its hash: the name alone says little."""
+    return {what: named(info["inputs"].get(what)) for what in ("corpus", "examples", "tokenizer")}
 
 
 def _origin(info: dict) -> dict:
     """What a run came from besides its recipe and data: other runs, seed, code, libraries."""
     git = info["git"] or {}
     return {
-        "initialised from": reference(info["inputs"].get("base")),
-        "forked from": reference(info["inputs"].get("parent")),
+        ("base" if info["kind"] == "finetune" else "initialised from"): reference(info["inputs"].get("base")),
+        ("merged from" if info["kind"] == "import" else "forked from"): reference(info["inputs"].get("parent")),
         "seed": info["seed"],
         "model code": info["code_sha"][:12],
         "commit": commit(git) if git else None,

@@ -8,7 +8,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.workspace import read_json
+from data.workspace import Workspace, read_json
+from hub.adapter_card import opening
 from hub.checkpoints import COMPLETE, STATE, checkpoints, step_of
 from hub.findings import FINDINGS
 from hub.live import Live
@@ -158,8 +159,11 @@ def recipe(run: Run) -> str:
 
 
 def loading(run: Run) -> str:
-    """The three lines of Python that open the run's model anywhere; empty where it has none yet."""
-    if not any((run.path / name).is_file() for name in ("config.json", "adapter_config.json")):
+    """The lines of Python that open the run's model; empty where it has none yet. An adapter asks for the lab."""
+    if (run.path / "adapter_config.json").is_file():
+        root = run.path.absolute().parents[1]
+        return opening(run, "" if root == Workspace().root else str(root))
+    if not (run.path / "config.json").is_file():
         return ""
     own_code = any(run.path.glob("modeling_*.py"))
     return LOADERS.format(place=str(run.path), trust=", trust_remote_code=True" if own_code else "")
@@ -170,7 +174,7 @@ def stamps(run: Run, info: dict | None, status: str) -> dict[str, tuple]:
     record, metrics, samples, checkpoint = (
         _stamp(run.path / name) for name in ("run.json", "metrics.jsonl", "samples.jsonl", "checkpoints")
     )
-    has_model = _stamp(run.path / "config.json") is not None
+    has_model = any((run.path / name).is_file() for name in ("config.json", "adapter_config.json"))
     return {
         "head": (record, status),
         "card": (record, status),

@@ -11,7 +11,7 @@ from pathlib import Path
 from data.access import Access
 from data.console import one_line
 from data.workspace import Workspace
-from hub.overview import records
+from hub.overview import find, record, records
 from hub.registry import text
 
 KEPT = 2  # two sides of a comparison
@@ -58,6 +58,36 @@ def model_choices(workspace: Workspace) -> list[tuple[str, str]]:
     return choices
 
 
+def chosen(access: Access, first: str | None, second: str | None) -> list[str]:
+    """The one or two models that were named at the page, as they may be opened."""
+    return [access.reference(first), *([access.reference(second)] if second and second.strip() else [])]
+
+
+def base_of(ref: str | None, access: Access) -> str | None:
+    """What the fine-tuned run that `ref` names stands on, as a model is named; None for any other model."""
+    try:
+        info = record(find(access, (ref or "").partition("@")[0]).path) or {}
+    except (ValueError, OSError):  # a folder, a model of the Hub, nothing yet
+        return None
+    base = info["inputs"].get("base") if info.get("kind") == "finetune" else None
+    if not base or not base.get("id"):
+        return None
+    if "/" not in base["id"] and not (access.workspace.root / "runs" / base["id"]).is_dir():
+        from hub.adapters import remembered  # takes seconds: transformers
+
+        if folder := remembered(base.get("sha256"), access.workspace):  # it was given as a folder
+            return _allowed(folder, access)
+    return "@".join(filter(None, (base["id"], base.get("revision"))))
+
+
+def _allowed(folder: Path, access: Access) -> str | None:
+    """The folder where the page may open it: one that it may not is not offered."""
+    try:
+        return str(access.path(str(folder)))
+    except ValueError:
+        return None
+
+
 def _open(ref: str, access: Access) -> tuple[object, object]:
     import torch
 
@@ -65,7 +95,8 @@ def _open(ref: str, access: Access) -> tuple[object, object]:
 
     try:
         model, tokenizer = open_model(ref, access.workspace, trust_remote_code=access.trust_remote_code)
-        if torch.accelerator.is_available():
+        is_quantised = getattr(model, "hf_quantizer", None) is not None  # and then where it computes already
+        if torch.accelerator.is_available() and not is_quantised:
             model = model.to(torch.accelerator.current_accelerator())
         return model, tokenizer
     except (ValueError, OSError):

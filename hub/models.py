@@ -50,8 +50,7 @@ def open_model(
     if isinstance(place, Path) and (place / ADAPTER).is_file():
         from hub.adapters import open_adapter  # it stands on this module
 
-        workspace = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
-        return open_adapter(place, workspace, trust_remote_code=trust_remote_code, **kwargs)
+        return open_adapter(place, workspace_of(place, workspace), trust_remote_code=trust_remote_code, **kwargs)
     if isinstance(place, Path) and (place / COMPLETE).is_file():
         verify(place, state=False)
 
@@ -76,7 +75,7 @@ def open_config(ref: str | Path, workspace=None, revision: str | None = None, tr
     if isinstance(place, Path) and (place / ADAPTER).is_file():
         from hub.adapters import find_base, read_base  # it stands on this module
 
-        place = find_base(read_base(place), workspace if isinstance(workspace, Workspace) else Workspace(workspace))
+        place = find_base(read_base(place), workspace_of(place, workspace))
     return _open(AutoConfig.from_pretrained, place, trust_remote_code)
 
 
@@ -107,6 +106,14 @@ def resolve(
         raise ValueError(f"{name!r} is no folder and cannot be a Hub id")
     _ask_hub(name, revision, unknown)
     return f"{name}@{revision}" if revision else name
+
+
+def workspace_of(folder: Path, workspace: Workspace | str | Path | None) -> Workspace:
+    """Where an adapter's base is looked for: in the workspace given, else in that of the run it belongs to."""
+    run = next((path for path in (folder, *folder.parents[1:2]) if (path / "run.json").is_file()), None)
+    if workspace is None and run is not None:
+        return Workspace(run.absolute().parents[1])
+    return workspace if isinstance(workspace, Workspace) else Workspace(workspace)
 
 
 def _in_folder(folder: Path, revision: str | None) -> Path:

@@ -10,11 +10,10 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
-
 from data.access import Access
 from data.workspace import NAME, Workspace, read_json
 from hub.live import newest_val_loss
+from hub.recipes import leaves
 from hub.registry import RESULTS
 from hub.runs import Run, status_of
 
@@ -32,7 +31,13 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the list. What is not known is None."""
+    """One run in the list. What is not known is None.
+
+    Attributes:
+        examples: what a fine-tuned run was trained on, where others have their corpus.
+        base: the model whose weights it began with or stands on, with its revision.
+        trained: parameters that training changed, where those are not all.
+    """
 
     id: str
     name: str
@@ -48,6 +53,9 @@ class Row:
     note: str | None = None
     problem: str | None = None
     """One sentence on what is wrong with it."""
+    examples: str | None = None
+    base: str | None = None
+    trained: int | None = None
 
 
 def records(workspace: Workspace) -> list[tuple[Path, dict | None]]:
@@ -81,14 +89,17 @@ def row(path: Path, info: dict | None) -> Row:
         why = "its run.json cannot be read" if path.exists() else "its folder is gone"
         return Row(path.name, path.name.rpartition("-")[0], problem=why)
     result, progress, status = info["result"], info["progress"], status_of(info)
-    corpus = info["inputs"].get("corpus")
+    corpus, examples, base = (_mapping(info["inputs"].get(what)) for what in ("corpus", "examples", "base"))
     return Row(
         id=path.name,
         name=_text(info.get("name")) or path.name,
         kind=_text(info.get("kind")),
         status=status,
-        corpus=_text(corpus.get("name")) if isinstance(corpus, dict) else None,
+        corpus=_text(corpus.get("name")),
+        examples=_text(examples.get("name")),
+        base="@".join(filter(None, (_text(base.get("id")), _text(base.get("revision"))))) or None,
         parameters=_number(info["model"].get("parameters")),
+        trained=_number(info["model"].get("parameters_trainable")),
         step=_number(progress.get("step")),
         steps=_number(progress.get("steps")),
         val_loss=_number(newest_val_loss(path) if result.get("val_loss") is None else result["val_loss"]),
@@ -174,9 +185,13 @@ def _problem(path: Path, info: dict, status: str) -> str | None:
     if status == "completed" and info["progress"].get("step"):
         if not (path / "metrics.jsonl").is_file():
             return "its metrics are gone"
-        if not (path / "config.json").is_file():
+        if not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
             return "it has no model: no checkpoint is there"
     return None
+
+
+def _mapping(value: object) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str | None:
@@ -192,29 +207,8 @@ def _sorted_by(value: object) -> object:
 
 
 def _searched(row: Row) -> str:
-    return " ".join(filter(None, (row.id, row.name, row.kind, row.status, row.corpus, row.note))).casefold()
-
-
-def leaves(run: Run) -> dict:
-    """The recipe's values by their dotted names, as the flags spell them; none where there is no recipe.
-
-    Raises ValueError where it is no YAML.
-    """
-    found = {}
-
-    def walk(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(f"{prefix}.{name}" if prefix else str(name), inner)
-        else:
-            found[prefix] = value
-
-    path = run.path / "recipe.yaml"
-    try:
-        walk("", (yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None) or {})
-    except yaml.YAMLError as error:
-        raise ValueError(f"the recipe of {run.id} is no YAML: {error}") from error
-    return found
+    known = (row.id, row.name, row.kind, row.status, row.corpus, row.examples, row.base, row.note)
+    return " ".join(filter(None, known)).casefold()
 
 
 def _side_by_side(many: Sequence[dict]) -> dict[str, list]:

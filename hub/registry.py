@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from data.console import Parser
 from data.workspace import Workspace
+from hub.adapter_card import adapter_facts
 from hub.checkpoints import STATE, checkpoints
 from hub.comparison import compare_runs, show_comparison
 from hub.runs import Run, all_runs, status_of
@@ -24,6 +26,15 @@ RESULTS = {
     "floor": "the corpus's own entropy (nats per token)",
     "excess": "excess over it (nats per token)",
     "excess_interval": "its 95 % interval",
+    "merge_difference": "largest change of a logit by merging, base dequantised",
+    "merge_difference_quantised": "largest change of a logit by merging, base as in training",
+}
+# How a run is akin to one that it names: by what it names it as, and its own kind.
+AKIN = {
+    ("parent", "pretrain"): "fork",
+    ("parent", "import"): "merged model",
+    ("base", "pretrain"): "successor",
+    ("base", "finetune"): "fine-tuned run",
 }
 
 
@@ -52,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     command, workspace = COMMANDS[given.verb], Workspace(given.workspace)
     runs = [Run.open(workspace, getattr(given, name)) for name in command.runs]
-    if given.verb == "delete" and not given.yes and not _confirmed(runs[0]):
+    if given.verb == "delete" and not given.yes and not _confirmed(workspace, runs[0]):
         return 0
     result = command.compute(workspace, *runs)
     print(json.dumps(result, indent=2, ensure_ascii=False) if given.json else command.show(result))
@@ -71,14 +82,25 @@ def show_run(workspace: Workspace, run: Run) -> dict:
 
 
 def children(workspace: Workspace, run: Run) -> list[dict]:
-    """Runs that began with this one's weights, newest first: forks, and successors that took the weights alone."""
+    """Runs that began with this one's weights or stand on them, newest first; what each is to it is its `kind`."""
     found = []
     for other in all_runs(workspace):
-        for kind, (what, key) in {"fork": ("parent", "run"), "successor": ("base", "id")}.items():
-            origin = _inputs(other).get(what) or {}
-            if origin.get(key) == run.id:
+        info = _record(other)
+        for what, key in (("parent", "run"), ("base", "id")):
+            origin, kind = info["inputs"].get(what) or {}, AKIN.get((what, info["kind"]))
+            if kind and origin.get(key) == run.id:
                 found.append({"id": other.id, "kind": kind, "revision": origin.get("revision")})
     return found
+
+
+def loss_of_base(workspace: Workspace, run: Run) -> str:
+    """A sentence to ask with before a run is deleted that adapters stand on; empty where none does."""
+    needy = [child["id"] for child in children(workspace, run) if child["kind"] == AKIN["base", "finetune"]]
+    if not needy:
+        return ""
+    what = "a fine-tuned run that does" if len(needy) == 1 else f"{len(needy)} fine-tuned runs that do"
+    more = f" and {len(needy) - 3} more" if len(needy) > 3 else ""
+    return f"It is the base of {what} not open without it: {', '.join(needy[:3])}{more}."
 
 
 def delete_run(workspace: Workspace, run: Run) -> dict:
@@ -129,9 +151,16 @@ def _show_run(info: dict) -> str:
     progress, inputs, git = info["progress"], info["inputs"], info["git"]
     rows = [["status", info["status"]], ["error", info["error"]], ["kind", info["kind"]]]
     rows += [[what, named(inputs.get(what))] for what in ("corpus", "tokenizer")]
-    rows += [["initialised from", reference(inputs.get("base"))], ["forked from", reference(inputs.get("parent"))]]
+    begun, made = ("base", "merged from") if info["kind"] == "import" else ("initialised from", "forked from")
+    if info["kind"] != "finetune":  # whose base is among its facts
+        rows += [[begun, reference(inputs.get("base"))]]
+    rows += [[made, reference(inputs.get("parent"))]]
     rows += [[f"{child['kind']} of @{child['revision'] or 'main'}", child["id"]] for child in info["children"]]
-    rows += [["parameters", info["model"].get("parameters")], ["step", _steps(progress) if progress else None]]
+    rows += adapter_facts(Run(Path(info["path"])), info)
+    rows += [
+        ["parameters", info["model"].get("parameters")],
+        ["step", _steps(progress) if progress.get("step") else None],
+    ]
     rows += [["tokens", progress.get("tokens")], ["tokens a second", progress.get("tokens_per_second")]]
     rows += figures(info["result"])
     kept = [item["revision"] + (" (resumable)" if item["resumable"] else "") for item in info["checkpoints"]]
@@ -142,11 +171,13 @@ def _show_run(info: dict) -> str:
     return info["id"] + "\n" + table([[f"  {name}", text(value)] for name, value in rows if value not in (None, "")])
 
 
-def _inputs(run: Run) -> dict:
+def _record(run: Run) -> dict:
+    """What of a run's record tells its origin; one that cannot be read names none."""
     try:
-        return run.info()["inputs"]
-    except (ValueError, KeyError):  # a record that cannot be read names no parent
-        return {}
+        info = run.info()
+        return {"inputs": info["inputs"], "kind": info["kind"]}
+    except (ValueError, KeyError):
+        return {"inputs": {}, "kind": None}
 
 
 def _steps(row: dict) -> str:
@@ -157,9 +188,13 @@ def _when(created_at: str | None) -> str:
     return datetime.fromisoformat(created_at).astimezone().strftime("%Y-%m-%d %H:%M") if created_at else "–"
 
 
-def _confirmed(run: Run) -> bool:
+def _confirmed(workspace: Workspace, run: Run) -> bool:
+    warning = loss_of_base(workspace, run)
     if not sys.stdin.isatty():
-        raise ValueError(f"deleting {run.id} cannot be undone; add --yes where nobody can be asked")
+        sure = f"deleting {run.id} cannot be undone; add --yes where nobody can be asked"
+        raise ValueError(f"{sure}. {warning}" if warning else sure)
+    if warning:
+        print(warning)
     return input(f"delete {run.id} with all its checkpoints? [y/N] ").strip().lower() in ("y", "yes")
 
 

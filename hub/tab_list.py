@@ -32,7 +32,7 @@ def build(access: Access) -> None:
     """Search, filters and the lines; choosing one fills the field of the opened run, ticked ones can be compared."""
     with gr.Row(elem_classes="lab-models-filters"):
         search = gr.Textbox(
-            label="Search", placeholder="name, id, note, corpus", scale=3, min_width=200, elem_id="models-search"
+            label="Search", placeholder="name, id, note, corpus, base", scale=3, min_width=200, elem_id="models-search"
         )
         status = gr.Dropdown(choices_of(STATUSES), value="", label="Status", min_width=120, elem_id="models-status")
         kind = gr.Dropdown(choices_of(KINDS), value="", label="Kind", min_width=120, elem_id="models-kind")

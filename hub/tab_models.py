@@ -51,7 +51,7 @@ def build_api(access: Access) -> None:
         """The runs of the workspace, newest first where no other order is asked for.
 
         Args:
-            search: words that all occur in a run's name, id, note, kind, status or corpus.
+            search: words that all occur in a run's name, id, note, kind, status, corpus, examples or base.
             status: only runs of this one, such as `running` or `completed`.
             kind: only `pretrain`, `finetune`, `experiment` or `import`.
             corpus: only runs on the corpus of this name.
@@ -60,7 +60,7 @@ def build_api(access: Access) -> None:
 
         Returns:
             for each its id, name, kind, status, corpus, parameters, step, steps, val_loss, excess, created_at, note,
-            and what is wrong with it.
+            what is wrong with it, and of a fine-tuned one its examples, its base and the parameters trained.
         """
         if not isinstance(limit, int) or limit < 1:
             raise ValueError(f"limit is {limit!r}: ask for 1 run or more")

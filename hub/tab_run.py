@@ -12,8 +12,10 @@ import numpy as np
 from data.access import Access
 from data.console import one_line
 from hub import details, live, overview, tab_measures
+from hub.adapter_card import adapter_facts
 from hub.findings import read_findings
 from hub.metrics import read_samples
+from hub.registry import loss_of_base
 from hub.runs import LIVE, Run
 from page import findings as drawn_findings
 from page import runs as draw
@@ -104,6 +106,8 @@ class Look:
 
     def draw(self, part: str) -> Markup:
         """A part as HTML; what is broken in the folder is told where it should be."""
+        if part in OF_TRAINING and self.row.kind == "import":
+            return note("this model was not trained in this run: see under Origin where it came from")
         try:
             return PARTS[part](self) if self.info or part in BARE else Markup()
         except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
@@ -134,8 +138,8 @@ def followed(access: Access, axis: str, log_y: bool, seen: dict) -> tuple:
 
 
 def draw_card(look: Look) -> Markup:
-    known = ((name, value) for name, value in details.card(look.info, look.row.status) if value is not None)
-    return facts((name, draw.figure(value)) for name, value in known)
+    told = [*details.card(look.info, look.row.status), *adapter_facts(look.run, look.info)]
+    return facts((name, draw.figure(value)) for name, value in told if value is not None)
 
 
 def draw_curves(look: Look) -> Markup:
@@ -196,6 +200,7 @@ PARTS = {
     "origin": draw_origin,
     "log": lambda look: draw.logs(details.log(look.run)),
 }
+OF_TRAINING = ("curves", "findings", "samples", "checkpoints", "recipe", "log")
 BARE = ("head", "samples", "recipe", "log")  # parts that need no run.json
 
 
@@ -226,7 +231,8 @@ def asked_to_delete(access: Access, ref: str) -> tuple:
     run = overview.find(access, ref)
     if overview.row(run.path, overview.record(run.path)).status in LIVE:
         raise ValueError(f"run {run.id} is {run.status}; stop it before deleting it")
-    words = f"Delete {run.id} with all its checkpoints? This cannot be undone."
+    warning = loss_of_base(access.workspace, run)
+    words = f"{warning} Delete {run.id} with all its checkpoints? This cannot be undone.".lstrip()
     return gr.Column(visible=True), note(words, "warning"), gr.Button(f"Delete {run.id}")
 
 

@@ -23,13 +23,16 @@ def answer_to(
 ) -> tuple[Continuation, Iterator[Token]]:
     """The model's next turn, not begun yet, and its tokens.
 
-    Raises ValueError for a model without a chat template, for a conversation that the template refuses, and for one
-    longer than the model reads.
+    Raises ValueError for a model without a chat template, for a conversation that the template refuses, for one longer
+    than the model reads, and for tokens that the model does not know.
     """
     check_length("".join(message["content"] for message in messages))
     prompt = written_out(tokenizer, messages, answer_next=True)
     # the template writes the special tokens itself, the one that begins a text too where there is one
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    known = model.get_input_embeddings().weight.shape[0]
+    if max(ids, default=0) >= known:
+        raise ValueError(f"{ref} knows {known:,} tokens, and the chat template writes one that is not among them")
     return start(ref, model, tokenizer, prompt, settings, ids=ids, ends=turn_ends(tokenizer))
 
 
@@ -44,6 +47,22 @@ def written_out(tokenizer, messages: list[Message], answer_next: bool) -> str:
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_next)
     except (TemplateError, ValueError) as error:
         raise ValueError(f"this model's chat template refuses the conversation: {one_line(error)[:200]}") from error
+
+
+def one_template(tokenizers: list) -> list:
+    """The tokenizers for models that are spoken to side by side.
+
+    One without a chat template makes way for another that has one and gives all of its tokens the same ids: an
+    adapter's, beside the base that was never spoken to.
+    """
+    with_template = [tokenizer for tokenizer in tokenizers if tokenizer.chat_template]
+
+    def voice(tokenizer):
+        own = tokenizer.get_vocab().items()
+        fitting = (other for other in with_template if own <= other.get_vocab().items())
+        return tokenizer if tokenizer.chat_template else next(fitting, tokenizer)
+
+    return [voice(tokenizer) for tokenizer in tokenizers]
 
 
 def turn_ends(tokenizer) -> set[int]:

@@ -151,6 +151,12 @@ def take_turns(started: list[tuple[Continuation, Iterator[Token]]]) -> Iterator[
         yield
 
 
+def end(texts: list[Continuation]) -> None:
+    """Whoever still writes one of them sees it before the next token, wherever a page's cancelling reaches."""
+    for text in texts:
+        text.stop = text.stop or "stopped"
+
+
 def paced(rounds: Iterator[None], texts: list[Continuation]) -> Iterator[None]:
     """Those of the rounds after which the texts should be drawn anew."""
     drawn = time.monotonic()

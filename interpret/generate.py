@@ -17,6 +17,8 @@ from transformers.utils import logging
 from data.console import Parser, cli
 from data.workspace import Workspace
 from hub.models import open_model
+from interpret.chat_cli import converse, typed
+from interpret.continuation import Settings
 from interpret.sampling import Sampling
 from interpret.writing import SEEDS, Token, write
 
@@ -47,9 +49,17 @@ def main(arguments: list[str] | None = None) -> int:
     sampling = Sampling(given.greedy, given.temperature, given.top_k, given.top_p, given.repetition_penalty)
     logging.disable_progress_bar()  # weights are read in a moment, and the text is what should be seen
     model, tokenizer = open_model(given.run, Workspace(given.workspace))
-    model.to(given.device)
+    if getattr(model, "hf_quantizer", None) is None:  # what is quantised computes where it was opened
+        model.to(given.device)
 
     first = secrets.randbelow(2**31) if given.seed is None else given.seed
+    if given.chat:
+        settings, messages = (
+            Settings(sampling, given.max_new_tokens, first),
+            [given.prompt] if given.prompt else typed(),
+        )
+        converse(given.run, model, tokenizer, settings, messages, Workspace(given.workspace))
+        return 0
     texts = []
     for seed in range(first, first + given.count):  # one for each text: any of them can be had again alone
         tokens = write(model, tokenizer, given.prompt, sampling, given.max_new_tokens, seed, given.probabilities or 0)
@@ -66,12 +76,14 @@ def parse(arguments: list[str] | None):
         epilog="examples:\n"
         "  python -m interpret.generate latest --prompt 'One sunny day,'\n"
         "  python -m interpret.generate latest@best --greedy --probabilities\n"
+        "  python -m interpret.generate latest --chat\n"
         "  python -m interpret.generate Qwen/Qwen3-0.6B --prompt 'To be' --temperature 0.7 --top-p 0.9 --seed 1",
     )
     devices = ["cpu"] if not torch.accelerator.is_available() else [torch.accelerator.current_accelerator().type, "cpu"]
     add = parser.add_argument
     add("run", metavar="RUN[@REVISION]", help="a run's id, name or `latest`; a folder; an id on the Hub")
     add("--prompt", metavar="TEXT", default="", help="what to continue (default: nothing, the beginning of a text)")
+    add("--chat", action="store_true", help="converse: each line you type is a message; with --prompt that one alone")
     add("--max-new-tokens", metavar="N", type=int, default=200, help="write at most N tokens (default: 200)")
     add("--greedy", action="store_true", help="always the likeliest token, instead of drawing one")
     add(
@@ -98,6 +110,8 @@ def parse(arguments: list[str] | None):
             raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {least}")
     if given.seed is not None and given.seed + given.count > SEEDS:
         raise ValueError(f"--seed {given.seed} must be below 2^64, and so must the seed of each of --count texts")
+    if given.chat and (given.json or given.count > 1 or given.probabilities is not None):
+        raise ValueError("--chat prints one conversation: leave --json, --count and --probabilities out")
     if given.greedy and given.count > 1:
         raise ValueError(f"--greedy writes the same text every time: --count {given.count} makes no sense with it")
     return given

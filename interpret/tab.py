@@ -3,11 +3,12 @@
 May import Gradio and `data`; of ours the views, each a `tab_*.py` beside its work.
 """
 
+from dataclasses import dataclass
+
 import gradio as gr
 
 from data.access import Access
 from interpret import tab_attention, tab_cause, tab_compare, tab_lens, tab_picker, tab_probe, tab_residual, tab_timeline
-from interpret.tab_picker import Picked
 
 VIEWS = {  # by id: what it is called, and what lays it out
     "attention": ("Attention", tab_attention.build),
@@ -20,11 +21,21 @@ VIEWS = {  # by id: what it is called, and what lays it out
 }
 
 
-def build(access: Access) -> Picked:
-    """Lay the tab out inside the caller's `gr.Tab`; returns what the app may fill."""
-    picked = tab_picker.build(access)
-    with gr.Tabs(elem_id="inspect-views"):
+@dataclass(frozen=True)
+class InspectTab:
+    """What the app may fill: the model and the prompt of all views, which view is seen, the one's second model."""
+
+    model: gr.Dropdown
+    prompt: gr.Textbox
+    views: gr.Tabs
+    second: gr.Dropdown
+
+
+def build(access: Access) -> InspectTab:
+    """Lay the tab out inside the caller's `gr.Tab`."""
+    picked, laid_out = tab_picker.build(access), {}
+    with gr.Tabs(elem_id="inspect-views") as views:
         for name, (title, lay_out) in VIEWS.items():
             with gr.Tab(title, id=name, elem_id=f"inspect-{name}"):
-                lay_out(access, picked)
-    return picked
+                laid_out[name] = lay_out(access, picked)
+    return InspectTab(picked.model, picked.prompt, views, laid_out["compare"])

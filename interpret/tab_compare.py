@@ -45,8 +45,8 @@ class Seen:
 # ── the layout ──
 
 
-def build(access: Access, picked: Picked) -> None:
-    """Lay the view out inside the caller's `gr.Tab`."""
+def build(access: Access, picked: Picked) -> gr.Dropdown:
+    """Lay the view out inside the caller's `gr.Tab`; returns the second model, for the app to fill."""
     second, count, seed, show = build_question(access)
     state = gr.State(None)
     parts = {name: html(elem_id=f"compare-{name}") for name in PARTS}
@@ -72,6 +72,7 @@ def build(access: Access, picked: Picked) -> None:
     parts["lens"].act(answer(of_cell), state, parts["guess"], **MODEL)
     parts["losses"].act(answer(of_token), state, parts["token"], **MODEL)
     saving.click(answer(partial(keep_figure, access)), state, saved, **MODEL)
+    return second
 
 
 def build_question(access: Access) -> tuple[gr.Dropdown, gr.Slider, gr.Number, gr.Button]:

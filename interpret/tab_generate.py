@@ -1,7 +1,8 @@
 """The Generate tab: a model continues a text, each token shaded by how likely it was; two side by side; a chat.
 
-May import `page`, `hub`, `data` and Gradio; of ours here `interpret.continuation` and `interpret.chat`, which do the
-work. What was written stays in the page's state, so that looking at a token's runners-up asks no model again.
+May import `page`, `hub`, `data` and Gradio; of ours here `interpret.continuation`, which does the work, and the chat,
+a part of this tab in its own file. What was written stays in the page's state, so that looking at a token's runners-up
+asks no model again.
 """
 
 from collections.abc import Iterator
@@ -12,16 +13,18 @@ from pathlib import Path
 import gradio as gr
 
 from data.access import Access
-from hub.loaded import loaded, model_choices
-from interpret.chat import Message, answer_to, caveat
-from interpret.continuation import Continuation, paced, settings_from, start, take_turns
+from hub.loaded import base_of, chosen, loaded, model_choices
+from hub.overview import find
+from interpret import tab_chat
+from interpret.continuation import Continuation, end, paced, settings_from, start, take_turns
 from interpret.endpoint import endpoint
-from page.generation import HINT, afterwards, how, runners_up, side_by_side
-from page.html import escape, note
+from page.generation import HINT, afterwards, runners_up, side_by_side
+from page.html import note
 from page.tab import MODEL, QUICK, answer, html
 
 ANY_MODEL = "A run, run@revision, a folder of the workspace, or an id on the Hub"
-SECOND_MODEL = "Same prompt, settings and seed; may be empty"
+SECOND_MODEL = "Same prompt, settings and seed; may be empty. Beside a fine-tuned run its base"
+CHAT_TEMPLATE = "chat_template.jinja"  # beside a tokenizer that knows how to converse
 TOKENS = Path(__file__).with_name("generate.js").read_text(encoding="utf-8")
 
 Drawn = Iterator[tuple]  # a handler's outputs, again and again
@@ -41,28 +44,33 @@ class GenerateTab:
 
 def build(access: Access) -> GenerateTab:
     """Lay the tab out inside the caller's `gr.Tab`."""
-    model = model_picker(access, "Model", ANY_MODEL, "generate-model", first=True)
+    newest = next((ref for _, ref in model_choices(access.workspace)), None)
+    suggested = base_of(newest, access)
+    with gr.Row():
+        model = model_picker(access, newest, "Model", ANY_MODEL, "generate-model")
+        second = model_picker(access, suggested, "Compare with", SECOND_MODEL, "generate-second")
     fields = setting_fields()
-    with gr.Tabs():
-        with gr.Tab("Continue a text", elem_id="generate-continue-tab"):
-            second, prompt = build_continue(access, model, fields)
-        with gr.Tab("Chat", elem_id="generate-chat-tab"):
-            build_chat(access, model, fields)
+    with gr.Tabs() as ways:
+        with gr.Tab("Continue a text", id="continue", elem_id="generate-continue-tab"):
+            prompt = build_continue(access, model, second, fields)
+        with gr.Tab("Chat", id="chat", elem_id="generate-chat-tab"):
+            tab_chat.build(access, model, second, fields)
+    offered = gr.State(suggested)
+    offer = answer(partial(beside_its_base, access))
+    model.change(offer, [model, second, offered], [second, offered, ways], **QUICK)
     gr.api(answer(endpoint(access)), api_name="generate", concurrency_id="model", concurrency_limit=1)
     return GenerateTab(model, second, prompt)
 
 
-def model_picker(access: Access, label: str, info: str, elem_id: str, first: bool = False) -> gr.Dropdown:
+def model_picker(access: Access, value: str | None, label: str, info: str, elem_id: str) -> gr.Dropdown:
     """A list of the workspace's models, looked up again whenever it is opened; anything else can be typed."""
 
     def choices() -> list[tuple[str, str]]:
         return model_choices(access.workspace)
 
-    found = choices()
     picker = gr.Dropdown(
-        found, value=found[0][1] if first and found else None, label=label, allow_custom_value=True, elem_id=elem_id,
-        info=info,
-    )  # fmt: skip
+        choices(), value=value, label=label, allow_custom_value=True, elem_id=elem_id, min_width=280, info=info
+    )
     picker.focus(answer(lambda: gr.Dropdown(choices=choices())), None, picker, **QUICK)
     return picker
 
@@ -91,17 +99,15 @@ def enable(fields: int, greedy: bool) -> list[dict]:
     return [gr.update(interactive=not greedy) for _ in range(fields)]
 
 
-def build_continue(access: Access, model: gr.Dropdown, fields: list) -> tuple[gr.Dropdown, gr.Textbox]:
+def build_continue(access: Access, model: gr.Dropdown, second: gr.Dropdown, fields: list) -> gr.Textbox:
     with gr.Row():
         prompt = gr.Textbox(
-            "One day", label="Prompt", lines=5, max_lines=10, scale=3, elem_id="generate-prompt",
+            "One day", label="Prompt", lines=5, max_lines=10, scale=4, elem_id="generate-prompt",
             placeholder="Leave it empty for the beginning of a text",
         )  # fmt: skip
-        with gr.Column(scale=2, min_width=260):
-            second = model_picker(access, "Compare with", SECOND_MODEL, "generate-second")
-            with gr.Row():
-                run = gr.Button("Generate", variant="primary", min_width=100, elem_id="generate-run")
-                stop = gr.Button("Stop", min_width=100, elem_id="generate-stop")
+        with gr.Column(scale=1, min_width=160):
+            run = gr.Button("Generate", variant="primary", min_width=100, elem_id="generate-run")
+            stop = gr.Button("Stop", min_width=100, elem_id="generate-stop")
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
             output = gr.HTML(js_on_load=TOKENS, padding=False, elem_id="generate-output")
@@ -115,44 +121,28 @@ def build_continue(access: Access, model: gr.Dropdown, fields: list) -> tuple[gr
     stop.click(answer(partial(stop_texts, access)), texts, [output, after], cancels=writing, **QUICK)
     output.act(answer(choose), texts, panel, **QUICK)
     after.act(answer(keep_seed), None, fields[-1], **QUICK)
-    return second, prompt
-
-
-def build_chat(access: Access, model: gr.Dropdown, fields: list) -> None:
-    system = gr.Textbox(label="System prompt", placeholder="What the model is told first; may be empty", max_lines=4)
-    chat = gr.Chatbot(
-        label="Conversation", elem_id="generate-chat", height=420, buttons=[], feedback_options=None,
-        render_markdown=False, placeholder="Speak to a model that was taught to converse",
-    )  # fmt: skip
-    below = html(elem_id="generate-chat-how")
-    message = gr.Textbox(label="Your message", lines=1, max_lines=6, elem_id="generate-chat-message")
-    with gr.Row():
-        send = gr.Button("Send", variant="primary", min_width=100, elem_id="generate-chat-send")
-        stop = gr.Button("Stop", min_width=100, elem_id="generate-chat-stop")
-        again = gr.Button("Retry", min_width=100, elem_id="generate-chat-retry")
-        clear = gr.Button("Clear", min_width=100, elem_id="generate-chat-clear")
-    history, texts = gr.State([]), gr.State([])
-    inputs, outputs = [model, system, message, history, *fields], [message, history, chat, below, texts]
-    quietly = {"show_progress": "hidden", "show_progress_on": below, **MODEL}  # a mistake's mark would cover the talk
-    sending = gr.on([send.click, message.submit], answer(partial(say, access)), inputs, outputs, **quietly)
-    retrying = again.click(answer(partial(retry, access)), inputs, outputs, **quietly)
-    ending = {"cancels": [sending, retrying], **QUICK}
-    stop.click(answer(partial(stop_chat, access)), [history, texts], [history, chat, below], **ending)
-    gr.on([clear.click, chat.clear], answer(clear_chat), texts, outputs[1:], **ending)
+    return prompt
 
 
 # ── what the handlers do ──
+
+
+def beside_its_base(access: Access, first: str | None, second: str | None, offered: str | None) -> tuple:
+    """A fine-tuned run is compared with its base, unless somebody chose another: second, what was offered, the way.
+
+    The way is the chat where the run's tokenizer knows how to converse.
+    """
+    base, free = base_of(first, access), not second or second == offered
+    if not base:
+        return None if free and offered else gr.skip(), None, gr.skip()
+    converses = (find(access, first.partition("@")[0]).path / CHAT_TEMPLATE).is_file()
+    return base if free else gr.skip(), base, gr.Tabs(selected="chat") if converses else gr.skip()
 
 
 def check(access: Access, first: str | None, second: str | None, _prompt: str, *fields) -> tuple:
     """Mistakes told at once, without waiting for a model that others may be using: output, after, panel."""
     settings_from(*fields)
     return note(f"Waiting for {' and '.join(chosen(access, first, second))} …"), "", ""
-
-
-def chosen(access: Access, first: str | None, second: str | None) -> list[str]:
-    """The one or two models that were named."""
-    return [access.reference(first), *([access.reference(second)] if second and second.strip() else [])]
 
 
 def compare(access: Access, first: str | None, second: str | None, prompt: str, *fields) -> Drawn:
@@ -182,12 +172,6 @@ def outcome(texts: list[Continuation], access: Access) -> str:
     return afterwards(texts, commands) if texts else ""
 
 
-def end(texts: list[Continuation]) -> None:
-    """Whoever still writes one of them sees it before the next token, wherever the page's cancelling reaches."""
-    for text in texts:
-        text.stop = text.stop or "stopped"
-
-
 def choose(texts: list[Continuation], event: gr.EventData) -> str:
     """The panel for the token that was clicked."""
     if not texts:
@@ -197,78 +181,3 @@ def choose(texts: list[Continuation], event: gr.EventData) -> str:
 
 def keep_seed(event: gr.EventData) -> str:
     return event.seed
-
-
-def say(access: Access, ref: str | None, system: str, message: str, history: list[Message], *fields) -> Drawn:
-    """The model's answer to a new message: message box, history, chat, below, texts."""
-    if not message.strip():
-        raise ValueError("the message is empty: write something to the model first")
-    asked, box = [*history, {"role": "user", "content": message}], ""
-    try:
-        for outputs in converse(access, ref, system, asked, *fields):
-            yield box, *outputs
-            box = gr.skip()  # what is typed meanwhile stays
-    except Exception:
-        yield message, history, shown(history), "", []  # to be sent again
-        raise
-
-
-def retry(access: Access, ref: str | None, system: str, _message: str, history: list[Message], *fields) -> Drawn:
-    """Another answer to the last message."""
-    asked = unanswered(history)
-    if not asked:
-        raise ValueError("there is no message to answer again: send one first")
-    try:
-        for outputs in converse(access, ref, system, asked, *fields):
-            yield gr.skip(), *outputs
-    except Exception:
-        yield gr.skip(), history, shown(history), "", []
-        raise
-
-
-def converse(access: Access, ref: str | None, system: str, asked: list[Message], *fields) -> Drawn:
-    """The conversation as the answer to it grows: history, chat, below, texts."""
-    settings, ref = settings_from(*fields), access.reference(ref)
-    yield asked, shown(asked), note(f"Opening {ref} …"), []
-    model, tokenizer = loaded(ref, access)
-    told = [{"role": "system", "content": system}] if system.strip() else []
-    text, tokens = answer_to(ref, model, tokenizer, [*told, *asked], settings)
-    hint = hint_about(ref, access)
-    yield asked, shown(asked), how(text) + hint, [text]
-    for _ in paced(take_turns([(text, tokens)]), [text]):
-        yield *answered(asked, text, hint), gr.skip()
-    yield *answered(asked, text, hint), gr.skip()
-
-
-def stop_chat(access: Access, history: list[Message], texts: list[Continuation]) -> tuple:
-    """The answer as far as it came: history, chat, below."""
-    end(texts)
-    if not texts:
-        return history, shown(history), ""
-    return answered(unanswered(history), texts[0], hint_about(texts[0].ref, access))
-
-
-def clear_chat(texts: list[Continuation]) -> tuple:
-    """Nothing said: history, chat, below, texts."""
-    end(texts)
-    return [], [], "", []
-
-
-def answered(asked: list[Message], text: Continuation, hint: str) -> tuple:
-    """The conversation with the answer as far as it is: history, chat, below."""
-    said = [*asked, {"role": "assistant", "content": text.text}] if text.tokens else asked
-    return said, shown(said), how(text) + hint
-
-
-def hint_about(ref: str, access: Access) -> str:
-    warning = caveat(ref, access.workspace)
-    return note(warning, "warning") if warning else ""
-
-
-def unanswered(history: list[Message]) -> list[Message]:
-    return history[:-1] if history and history[-1]["role"] == "assistant" else history
-
-
-def shown(history: list[Message]) -> list[Message]:
-    """What was said as plain text: the chat takes HTML as such, and a picture in it would be asked of another host."""
-    return [{**message, "content": str(escape(message["content"]))} for message in history]

@@ -35,6 +35,12 @@ def side_by_side(texts: Sequence) -> Markup:
     return Markup(f'<div class="lab-generate-columns">{columns}</div>{legend("How likely each token was:")}')
 
 
+def beside(parts: Sequence[str]) -> Markup:
+    """Pieces of HTML beside one another where there is room, else one below the other."""
+    shown = "".join(f"<section>{part}</section>" for part in parts)
+    return Markup(f'<div class="lab-generate-columns">{shown}</div>')
+
+
 def prompt_end(prompt: str) -> Markup:
     return escape(prompt if len(prompt) <= PROMPT_SHOWN else f"… {prompt[-PROMPT_SHOWN:]}")
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from page.chart import sparkline
 from page.html import Markup, badge, code, escape, note, progress, table
 
-COLUMNS = ("run", "status", "kind", "corpus", "parameters", "validation loss", "excess", "loss curve", "made")
+COLUMNS = ("run", "status", "kind", "trained on", "parameters", "validation loss", "excess", "loss curve", "made")
 AXES = {"step": "optimizer step", "tokens": "tokens seen", "seconds": "seconds of training"}
 AXIS_CHOICES = [("steps", "step"), ("tokens", "tokens"), ("time", "seconds")]  # what a curve may be drawn against
 LOSS = "loss (nats per token)"
@@ -179,13 +179,15 @@ def _line(row, curve: Sequence[float]) -> str:
     steps = f"<small>{row.step or 0:,} / {row.steps:,}</small>" if row.steps and row.status != "completed" else ""
     problem = f'<small class="lab-models-bad">{escape(row.problem)}</small>' if row.problem else ""
     remark = f'<small class="lab-models-note">{escape(row.note)}</small>' if row.note else ""
+    base = f"<small>on {escape(row.base)}</small>" if row.base and row.kind == "finetune" else ""
+    trained = f"<small>{count(row.trained)} trained</small>" if row.trained else ""
     cells = (
         f'<button type="button" class="lab-models-name" data-key="{run_id}">{name}</button>'
         f"<small>{run_id}</small>{remark}{problem}",
         f"{badge(row.status)}{steps}",
-        escape(row.kind or "–"),
-        escape(row.corpus or "–"),
-        count(row.parameters),
+        f"{escape(row.kind or '–')}{base}",
+        escape(row.corpus or row.examples or "–"),
+        f"{count(row.parameters)}{trained}",
         figure(row.val_loss),
         figure(row.excess),
         sparkline(curve, told),
@@ -204,7 +206,25 @@ def _revision(run_id: str, one) -> Markup:
 
 
 def _sample(one: Mapping) -> str:
-    settings = ", ".join(f"{name} {figure(value)}" for name, value in one.items() if name not in ("step", "text"))
+    apart = ("step", "text", "prompt", "reference")
+    settings = ", ".join(f"{name} {figure(value)}" for name, value in one.items() if name not in apart)
     head = f"step {figure(one.get('step'))}{f' · {settings}' if settings else ''}"
     text = escape(str(one.get("text", "")).strip())
-    return f'<h3 class="lab-models-h">{escape(head)}</h3><div class="lab-sample">{text}</div>'
+    return (
+        f'<h3 class="lab-models-h">{escape(head)}</h3>{_asked(one)}<div class="lab-sample">{text}</div>{_wanted(one)}'
+    )
+
+
+def _asked(one: Mapping) -> str:
+    """The prompt of an answer."""
+    text = escape(str(one.get("prompt") or "").strip())
+    return f'<div class="lab-sample lab-tune-asked">{text}</div>' if text else ""
+
+
+def _wanted(one: Mapping) -> str:
+    """The answer that stands in the data, folded away."""
+    text = escape(str(one.get("reference") or "").strip())
+    if not text:
+        return ""
+    title = "<summary>the answer in the data</summary>"
+    return f'<details class="lab-tune-wanted">{title}<div class="lab-sample">{text}</div></details>'

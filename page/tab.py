@@ -49,6 +49,28 @@ def html(value: str = "", **kwargs) -> gr.HTML:
     return gr.HTML(value, **{"js_on_load": CLICKS, "padding": False, "apply_default_css": False, **kwargs})
 
 
+def recipe_field(
+    one, value: object, elem_id: str, min_width: int, left_out: dict, listed: Callable[[], list] | None = None
+) -> gr.components.Component:
+    """The component for a field of a recipe. Numbers are typed as text, so that what is wrong is told, not swallowed.
+
+    Args:
+        one: as `training.fields.Field`.
+        left_out: the words for a field that is left empty: the `choices`, or the `placeholder`.
+        listed: what may be chosen, looked up again when the field is opened; anything else can be typed.
+    """
+    common = {"value": value, "label": one.label, "info": one.help, "min_width": min_width, "elem_id": elem_id}
+    if one.kind == "switch":
+        return gr.Checkbox(**common)
+    if listed is not None:
+        made = gr.Dropdown(listed(), allow_custom_value=True, **common)
+        made.focus(answer(lambda: gr.Dropdown(choices=listed())), None, made, **QUICK)
+        return made
+    if one.choices:
+        return gr.Dropdown(**left_out, **common)
+    return gr.Textbox(**left_out, **common, **({"lines": 4} if one.name == "others" else {"max_lines": 1}))
+
+
 def folded(title: str, name: str, look: Callable, inputs: list, changed: list, seconds: float = 5.0) -> None:
     """A section that is closed at first and costs nothing while it is; open, it is looked at every few seconds.
 

@@ -22,6 +22,15 @@ def shaded_tokens(tokens: Sequence[tuple[str, float, str]]) -> Markup:
     return _pieces((token, f"p{shade(probability)}", title) for token, probability, title in tokens)
 
 
+def scored_tokens(pieces: Sequence[str], scored: Iterable[bool]) -> Markup:
+    """The text of a training example: what a model is scored on set off, what it only reads in grey."""
+    spans = (
+        f'<span class="lab-token {"scored" if counts else "masked"}">{escape(visible(piece))}</span>'
+        for piece, counts in zip(pieces, scored, strict=True)
+    )
+    return Markup(f'<div class="lab-tokens lab-tune-tokens">{"".join(spans)}</div>')
+
+
 def shade(probability: float) -> int:
     """0 (sure) to 5 (surprising), a step for each factor of about 3: the classes `p0` to `p5` of the style sheet."""
     bounds = (0.5, 0.2, 0.07, 0.02, 0.005)

@@ -123,7 +123,7 @@ def shown(field: Field, value: object) -> object:
         return ""
     if field.kind == "switch" or isinstance(value, str):
         return value
-    if isinstance(value, list | tuple) and field.kind == "text":
+    if value and isinstance(value, list | tuple) and field.kind == "text":
         return ", ".join(map(str, value))
     return yaml.safe_dump(value, default_flow_style=True).strip() if isinstance(value, dict) else json.dumps(value)
 
@@ -142,7 +142,8 @@ def shape_of(schema: dict) -> dict:
         choice for option in options for choice in option.get("enum", [option.get("const")]) if choice is not None
     ]
     if listed:
-        return shape | {"kind": "choice", "choices": (*listed, *((True, False) if "boolean" in types else ()))}
+        either = any(option.get("type") == "boolean" and "const" not in option for option in options)
+        return shape | {"kind": "choice", "choices": (*listed, *((True, False) if either else ()))}
     kinds = {"number": "number", "integer": "integer", "boolean": "switch", "object": "yaml"}
     shape["kind"] = next((kind for name, kind in kinds.items() if name in types), "text")
     bounds = {"minimum": "least", "maximum": "most", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}

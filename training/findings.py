@@ -62,7 +62,7 @@ class Rule:
 
 
 class Case:
-    """One run at one moment.
+    """One run at one moment. Raises ValueError for a run that was not trained from a text.
 
     Args:
         probe: what `training.findings_model.probe` said of its newest model, where it was asked.
@@ -72,6 +72,8 @@ class Case:
     def __init__(self, run: Run, probe: dict | None = None, overlap: dict | None = None):
         self.run, self.probe, self.overlap = run, probe, overlap
         self.info = run.info()
+        if self.info["kind"] != "pretrain":
+            raise ValueError(f"{run.id} is of kind {self.info['kind']}: the rules are about a pretraining alone")
         self.status = status_of(self.info)
         self.columns = read(run.path).columns
         self.steps = np.array(self.columns["step"][-LOOKED:], dtype=float)

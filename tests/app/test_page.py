@@ -13,7 +13,8 @@ from hub.runs import Run, all_runs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-TABS = {name: name.capitalize() for name in ("models", "train", "data", "generate")} | {"inspect": "Look inside"}
+TABS = {name: name.capitalize() for name in ("models", "train", "data", "generate")}
+TABS |= {"finetune": "Fine-tune", "inspect": "Look inside"}
 
 
 def visit(tab, server, name: str) -> None:

@@ -1,5 +1,6 @@
 """Chat: the template's own words are read, its own mark ends an answer, and who cannot converse says so."""
 
+import io
 import shutil
 
 import pytest
@@ -10,8 +11,9 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from data.tokenizer_kinds import train_tokenizer
 from hub.runs import Run
-from interpret.chat import answer_to, caveat, turn_ends, written_out
+from interpret.chat import answer_to, caveat, one_template, turn_ends, written_out
 from interpret.continuation import settings_from, take_turns
+from interpret.generate import main
 
 TALK = [
     {"role": "system", "content": "be brief"},
@@ -95,6 +97,27 @@ def test_without_a_template_there_is_no_chat(model, tokenizer):
         answer(model, tokenizer, TALK)
 
 
+def test_a_base_without_a_template_is_spoken_to_in_its_adapters(tokenizer):
+    def like(text: str = "the cat sat on the mat, and the dog sat on the cat. ", template=None):
+        other = train_tokenizer("bpe", [text] * 20, 280)
+        other.chat_template = template
+        return other
+
+    base, stranger, own = like(), like("a bird in the hand is worth two in the bush. "), like(template=INSTRUCT)
+    assert one_template([tokenizer, base]) == [tokenizer, tokenizer]
+    assert one_template([base, tokenizer]) == [tokenizer, tokenizer]
+    assert one_template([tokenizer, stranger]) == [tokenizer, stranger]  # other tokens: nothing can be read for it
+    assert one_template([tokenizer, own]) == [tokenizer, own]
+    assert one_template([base]) == [base]
+
+
+def test_a_token_that_the_model_does_not_know_is_named(model, tokenizer):
+    tokenizer.add_tokens([f"<|{i}|>" for i in range(281 - len(tokenizer))], special_tokens=True)
+    last = tokenizer.convert_ids_to_tokens(280)
+    with pytest.raises(ValueError, match="cats knows 280 tokens, and the chat template writes one that is not among"):
+        answer(model, tokenizer, [{"role": "user", "content": last}])
+
+
 def test_a_long_conversation_is_named(model, tokenizer):
     with pytest.raises(ValueError, match="tokens to read, and cats was made for 256"):
         answer(model, tokenizer, TALK * 8)
@@ -109,3 +132,20 @@ def test_a_pretrained_run_says_that_nobody_taught_it(model, tokenizer, workspace
         checkpoint = run.path / "checkpoints" / "step-000001"
         shutil.copytree(run.path, checkpoint, ignore=shutil.ignore_patterns("run.json", "checkpoints"))
         assert caveat(str(checkpoint), workspace) == found
+
+
+def test_the_conversation_in_a_terminal_goes_on(model, tokenizer, workspace, tmp_path, capsys, monkeypatch):
+    model.save_pretrained(tmp_path / "cats")
+    tokenizer.save_pretrained(tmp_path / "cats")
+    monkeypatch.setattr("sys.stdin", io.StringIO("the cat?\n\n  the dog?\n"))
+    ref = str(tmp_path / "cats")
+    arguments = [ref, "--chat", "--max-new-tokens", "8", "--seed", "7", "--workspace", str(workspace.root)]
+    assert main(arguments) == 0
+    first = answer(model, tokenizer, [{"role": "user", "content": "the cat?"}])
+    said = [{"role": "user", "content": "the cat?"}, {"role": "assistant", "content": first.text}]
+    second = answer(model, tokenizer, [*said, {"role": "user", "content": "the dog?"}])
+    assert capsys.readouterr().out == f"{first.text}\n{second.text}\n"
+    assert main([*arguments, "--prompt", "the cat?"]) == 0
+    assert capsys.readouterr().out == f"{first.text}\n"
+    with pytest.raises(ValueError, match="leave --json, --count and --probabilities out"):
+        main([*arguments, "--json"])

@@ -23,7 +23,8 @@ from interpret import continuation
 from interpret.continuation import Settings, paced, settings_from, start, take_turns
 from interpret.generate import main, parse
 from interpret.sampling import Sampling
-from interpret.tab_generate import build, check, choose, compare, converse, retry, say, stop_texts
+from interpret.tab_chat import clear_chat, converse, retry, say, stop_chat
+from interpret.tab_generate import beside_its_base, build, check, choose, compare, stop_texts
 from interpret.writing import prompt_ids, write
 from modeling import LabGPTConfig
 from page.generation import SHADES, percent, runners_up
@@ -126,7 +127,7 @@ def test_markup_is_text_wherever_it_comes_from(access):
     for html in (output, after, panel, runners_up(special)):
         assert "script" not in Tokens(html).tags
     assert MARKUP in [words for _, _, words in Tokens(output).found]
-    chat = last(say(access, "llama", "", MARKUP, [], *FIELDS))[2]
+    chat = last(say(access, "llama", None, "", MARKUP, [], *FIELDS))[2]
     assert "<" not in str(chat)
     assert "&lt;script&gt;" in chat[0]["content"]
 
@@ -317,32 +318,77 @@ def test_the_page_is_drawn_no_more_than_fifteen_times_a_second(monkeypatch):
 
 
 def test_a_conversation_goes_on(access):
-    _, history, _, below, _ = last(say(access, "llama", "be brief", "hello", [], *FIELDS))
-    assert [message["role"] for message in history] == ["user", "assistant"]
+    _, talks, _, none, below, _ = last(say(access, "llama", None, "be brief", "hello", [], *FIELDS))
+    assert [[message["role"] for message in talk] for talk in talks] == [["user", "assistant"]] and none == []
     assert "pretrained on plain text" in below and "seed 5" in below
-    _, longer, *_ = last(say(access, "llama", "be brief", "more", history, 3, *FIELDS[1:]))
-    assert longer[:2] == history and longer[2]["content"] == "more"
-    box, again, *_ = last(retry(access, "llama", "be brief", "typing", longer, 3, *FIELDS[1:-1], 6))
-    assert again[:3] == longer[:3] and again[3] != longer[3]
+    _, longer, *_ = last(say(access, "llama", "", "be brief", "more", talks, 3, *FIELDS[1:]))
+    assert longer[0][:2] == talks[0] and longer[0][2]["content"] == "more"
+    box, again, *_ = last(retry(access, "llama", None, "be brief", "typing", longer, 3, *FIELDS[1:-1], 6))
+    assert again[0][:3] == longer[0][:3] and again[0][3] != longer[0][3]
     assert isinstance(box, dict)  # left as it is
 
 
+def test_two_models_answer_as_each_does_alone(access):
+    _, talks, first, second, below, texts = last(say(access, "llama", "labgpt", "", "hello", [], *FIELDS))
+    assert [talk[0]["content"] for talk in talks] == ["hello", "hello"] and len(texts) == 2
+    for name, talk, drawn in zip(("llama", "labgpt"), talks, (first, second), strict=True):
+        _, alone, shown, *_ = last(say(access, name, None, "", "hello", [], *FIELDS))
+        assert alone == [talk] and shown == drawn
+    assert talks[0] != talks[1] and below.count("<section>") == 2
+    _, longer, *_ = last(say(access, "llama", "labgpt", "", "more", talks, 3, *FIELDS[1:]))
+    assert [talk[:2] for talk in longer] == talks  # each goes on from its own answer
+    _, joined, *_ = last(say(access, "llama", "labgpt", "", "more", talks[:1], 3, *FIELDS[1:]))
+    assert joined[1][:2] == talks[0]  # who joins later, from the first's
+    _, left, _, gone, *_ = last(say(access, "llama", None, "", "more", talks, 3, *FIELDS[1:]))
+    assert len(left) == 1 and gone == []
+
+
+def test_stopping_a_chat_keeps_what_was_said(access, reads):
+    drawn = say(access, "llama", "labgpt", "", "hello", [], 80, *FIELDS[1:])
+    outputs = [next(drawn) for _ in range(4)]
+    texts, talks = outputs[1][-1], outputs[-1][1]
+    said, *_, below = stop_chat(access, talks, texts)
+    assert all(text.stop for text in texts) and below.count("stopped") == 2
+    assert [talk[-1]["content"] for talk in said] == [text.text for text in texts]
+    assert clear_chat(texts) == ([], [], [], "", [])
+    assert stop_chat(access, [], []) == ([], [], [], "")
+
+
 def test_mistakes_in_a_chat_lose_nothing(access):
-    history = [{"role": "user", "content": "the cat " * 60}]
+    talks = [[{"role": "user", "content": "the cat " * 60}]]
     shown = []
     with pytest.raises(ValueError, match="tokens to read"):
-        shown.extend(say(access, "llama", "", "hello", history, *FIELDS))
-    assert shown[-1] == ("hello", history, history, "", [])
+        shown.extend(say(access, "llama", None, "", "hello", talks, *FIELDS))
+    assert shown[-1] == ("hello", talks, talks[0], [], "", [])
     with pytest.raises(ValueError, match="message is empty"):
-        last(say(access, "llama", "", " \n", [], *FIELDS))
+        last(say(access, "llama", None, "", " \n", [], *FIELDS))
     with pytest.raises(ValueError, match="no message to answer"):
-        last(retry(access, "llama", "", "", [], *FIELDS))
+        last(retry(access, "llama", None, "", "", [], *FIELDS))
 
 
 def test_the_system_prompt_is_read(access):
-    asked = [{"role": "user", "content": "hello"}]
-    told, alone = (last(converse(access, "llama", system, asked, *FIELDS))[-1][0] for system in ("be brief", ""))
+    asked = [[{"role": "user", "content": "hello"}]]
+    told, alone = (last(converse(access, ["llama"], system, asked, *FIELDS))[-1][0] for system in ("be brief", ""))
     assert told.prompt_tokens > alone.prompt_tokens
+
+
+def test_a_fine_tuned_run_is_shown_beside_its_base(tmp_path):
+    workspace = Workspace(tmp_path)
+    base = {"id": "cats-1a2b3c", "revision": "step-000010", "sha256": "0" * 64}
+    (workspace.room("runs") / base["id"]).mkdir()
+    runs = {}
+    for name, kind, inputs in (("tuned", "finetune", {"base": base}), ("plain", "pretrain", {"base": base})):
+        runs[name] = Run.create(workspace, name, kind, ["python"], "", 0, inputs).id
+    access, ref = Access(workspace), "cats-1a2b3c@step-000010"
+    second, offered, way = beside_its_base(access, runs["tuned"], None, None)
+    assert (second, offered) == (ref, ref) and way == gr.skip()
+    (workspace.root / "runs" / runs["tuned"] / "chat_template.jinja").write_text("x")
+    assert beside_its_base(access, f"{runs['tuned']}@best", "", None)[2].selected == "chat"
+    assert beside_its_base(access, runs["tuned"], "another", None)[:2] == (gr.skip(), ref)  # chosen by hand: kept
+    assert beside_its_base(access, runs["plain"], ref, ref)[:2] == (None, None)  # what was offered goes
+    assert beside_its_base(access, runs["plain"], "another", ref)[0] == gr.skip()
+    for other in ("", None, "no-such-run", "Qwen/Qwen3-0.6B", "/etc/passwd"):
+        assert beside_its_base(access, other, "another", None)[:2] == (gr.skip(), None)
 
 
 # ── as a program and as a browser see it ──
@@ -425,6 +471,7 @@ def test_writing_in_the_browser(page, reads):
     prompt = "{{value}} ${1+1} " + MARKUP  # nor is it a template
     page.locator("#generate-prompt textarea").fill(prompt)
     page.get_by_label("New tokens").fill("24")
+    page.get_by_label("Seed").fill("5")  # with some others a text ends before its 24 tokens
     page.click("#generate-run")
     page.wait_for_selector("#generate-after .lab-code")
     assert page.locator("#generate-output .lab-generate-prompt").first.inner_text() == prompt
@@ -450,6 +497,28 @@ def test_writing_in_the_browser(page, reads):
     page.click("#generate-stop")
     page.wait_for_selector("#generate-after .lab-code")
     assert "stopped" in page.locator(".lab-generate-how").first.inner_text()
+    time.sleep(0.2)  # for the token that was being computed
     count = len(reads)
     time.sleep(0.3)
     assert len(reads) == count < 1500
+
+
+@pytest.mark.browser
+def test_two_conversations_in_the_browser(page):
+    page.get_by_role("tab", name="Chat").click()
+    chats = [page.locator(f"#generate-chat{side}") for side in ("", "-second")]
+    chats[0].wait_for()
+    assert not chats[1].is_visible()
+    page.locator("#generate-second input").fill("llama")
+    page.locator("#generate-second input").press("Enter")
+    chats[1].wait_for()
+    page.get_by_label("New tokens").fill("8")
+    page.locator("#generate-chat-message textarea").fill(f"hello {MARKUP}")
+    page.locator("#generate-chat-send").click()
+    for chat in chats:
+        chat.locator(".bot").first.wait_for()
+        assert MARKUP in chat.locator(".user").first.inner_text()
+    assert page.locator("#generate-chat-how section").count() == 2
+    assert page.title() != "taken"
+    page.locator("#generate-chat-clear").click()
+    chats[1].locator(".bot").first.wait_for(state="detached")

@@ -1,7 +1,8 @@
 """Runs training commands in forked children of one process that has imported everything already.
 
 Its own arguments name the modules that may be run. Reads one JSON object a line: `argv` for the `main` of `module`, and
-what is to befall the child; answers with its process number. `{"wait": pid}` is answered with a child's exit status and what it printed, when it has ended.
+what is to befall the child; answers with its process number. `{"wait": pid}` is answered with a child's exit status and
+what it printed, when it has ended.
 
 `kill` is where the child dies by SIGKILL: `["step", 7]` after that optimizer step, `["save", 8]` in the middle of
 writing that checkpoint's state, `["publish", 8]` between the checkpoint and the run's root. `signal` is one it gets
