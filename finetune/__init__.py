@@ -1,1 +1,1 @@
-"""A Qwen, or any causal language model, is adapted to a person's data. May import `interpret`, `training`, `hub`, `data`."""
+"""Any causal language model is adapted to a person's data. May import `interpret`, `training`, `hub` and `data`."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from training.sweep_results import mean_and_interval
 
@@ -16,10 +15,10 @@ MARKS = ("o", "s", "^", "D", "v", "P")
 LOSS = "loss (nats per scored token)"
 
 
-def panels(rows: int, columns: int, width: float = 4.2, height: float = 3.3, **shared) -> tuple[Figure, list[Axes]]:
+def panels(rows: int, columns: int, width: float = 4.2, height: float = 3.3) -> tuple[Figure, list[Axes]]:
     """A figure of so many charts, row by row; sizes in inches of each."""
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def numbers(values: Sequence[float | None]) -> np.ndarray:
@@ -42,8 +41,7 @@ def band(axes: Axes, x: Sequence[float], each: Sequence[Sequence[float | None]],
     (line,) = axes.plot(at, means, label=label, **look)
     if all(intervals):
         low, high = np.array(intervals).T
-        # a loss has no logarithm at 0 and below, where an interval of three seeds may well end
-        axes.fill_between(at, np.maximum(low, 0.2 * np.array(means)), high, color=line.get_color(), alpha=0.18, lw=0)
+        axes.fill_between(at, low, high, color=line.get_color(), alpha=0.18, lw=0)
 
 
 def points(axes: Axes, x: Sequence[float], found: Sequence[Mapping], each: Sequence[Sequence[float | None]], **look):
@@ -61,13 +59,6 @@ def points(axes: Axes, x: Sequence[float], found: Sequence[Mapping], each: Seque
     for at, values in zip(x, each, strict=True):
         there = [value for value in values if value is not None]
         axes.plot([at] * len(there), there, ".", color=line.get_color(), alpha=0.45, markersize=5)
-
-
-def plain_log(axis) -> None:
-    """A logarithmic axis whose marks are plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def finish(axes: Axes, title: str = "", x: str = "", y: str = "") -> None:

@@ -69,7 +69,7 @@ def save_figures(folder: Path, figures: Mapping[str, tuple[Figure, str]]) -> lis
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> dict:
-    """A table as the results hold it: texts; the first column is left-aligned, the others are figures."""
+    """A table as the results hold it: texts, to be read as they are."""
     return {"title": title, "columns": list(columns), "rows": [list(row) for row in rows], "note": note}
 
 
@@ -89,12 +89,17 @@ def with_interval(found: Mapping, digits: int = 3) -> str:
 
 
 def _table(one: Mapping) -> list[str]:
-    lines = [_row(one["columns"]), _row(["---", *["--:"] * (len(one["columns"]) - 1)]), *map(_row, one["rows"])]
+    sides = ["--:" if all(map(_is_figure, column)) else "---" for column in zip(*one["rows"], strict=True)]
+    lines = [_row(one["columns"]), _row(sides), *map(_row, one["rows"])]
     return list(filter(None, [f"## {one['title']}", "\n".join(lines), one["note"]]))
 
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _is_figure(cell: str) -> bool:
+    return cell[:1] in "-–" or cell[:1].isdigit()
 
 
 def _hash(entry: Mapping) -> str:

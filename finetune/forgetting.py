@@ -14,7 +14,7 @@ from finetune.forgetting_figures import figures
 
 PLAIN = "as it is"
 SHARE, LOW_RANK, LOWER_RATE = 0.5, 2, 1 / 4  # of replayed examples; of the adapter; of the learning rate
-FAST = 2.0  # times the usual rate: in a hurry
+FAST = 3.0  # times the usual rate: in a hurry
 LOOKS = 4  # checkpoints in the course of a run that are asked everything
 
 

@@ -7,9 +7,10 @@ import copy
 from pathlib import Path
 
 from data.workspace import Workspace, check_name
-from finetune.preview import check_before
 from finetune.recipe import FinetuneRecipe, build_recipe
+from finetune.skeleton import check_quantizable
 from hub.launch import launch
+from hub.models import open_config
 from hub.runs import Run
 from training.launch import flags_of
 from training.setup import check_machine
@@ -37,7 +38,7 @@ def create(parts: dict, workspace: Workspace, name: str | None = None) -> Run:
     recipe = build_recipe(located(parts, workspace))
     workspace.room("runs")
     check_machine(recipe.train, processes=1)
-    check_before(recipe, workspace)
+    check_quantizable(recipe, open_config(recipe.model.base, workspace))
     name = check_name(name or default_name(recipe), "run name")
     return Run.create(workspace, name, "finetune", command, recipe.to_yaml(), recipe.train.seed, {})
 

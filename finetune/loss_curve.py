@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from data.console import cli
 from data.workspace import Workspace
 from finetune.experiment import Experiment, parser_of, run_command
-from finetune.experiment_figures import LOSS, band, finish, panels, plain_log
+from finetune.experiment_figures import LOSS, band, finish, panels
 from finetune.experiment_plan import Setting, rate_of
 from finetune.experiment_report import table, with_interval
 from finetune.experiment_results import summary
@@ -73,7 +73,8 @@ def named(runs: list[dict]) -> str:
 
 
 def figures(found: dict) -> dict[str, tuple[Figure, str]]:
-    figure, axes = panels(2, 2, sharey=True, sharex=True)
+    figure, axes = panels(2, 2)
+    alike = []
     for place, one in zip(axes, found["settings"], strict=True):
         curves = [run["curve"] for run in one["runs"]]
         for part, name, label, look in (
@@ -83,11 +84,17 @@ def figures(found: dict) -> dict[str, tuple[Figure, str]]:
             shared = min(len(curve[part]["step"]) for curve in curves)  # a run that diverges ends early
             values = [curve[part][name][:shared] for curve in curves]
             band(place, curves[0][part]["step"][:shared], values, label, **look)
-        place.set_yscale("log")
-        plain_log(place.yaxis)
-        finish(place, f"made to be {one['label']}; called {named(one['runs'])}", "optimizer step", LOSS)
+        finish(place, f"{one['label']}; called {named(one['runs'])}", "optimizer step", LOSS)
+        if one["label"] != TOO_HIGH:
+            alike.append(place)
+    low, high = (end([place.get_ylim()[i] for place in alike]) for i, end in enumerate((min, max)))
+    for place in alike:
+        place.set_ylim(low, high)
     axes[0].legend(fontsize=8, frameon=False)
-    caption = "Training and validation loss of each setting, mean and 95 % interval over seeds; one logarithmic scale."
+    caption = (
+        "Training and validation loss of each setting, mean and 95 % interval over seeds. One scale for all but the rate "
+        "that is too high, which has its own."
+    )
     return {"curves": (figure, caption)}
 
 

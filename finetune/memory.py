@@ -40,7 +40,7 @@ class Estimate:
     memory: dict[str, int]
     """Bytes by part. They are not all there at once: gradients come as activations go."""
     memory_total: int
-    """At the fullest moment."""
+    """At the fullest moment. On a CPU a C library that seldom reuses freed blocks (glibc before 2.38) may hold more."""
     tensor_bytes: int
     """Of these the tensors alone, however they are allocated."""
     memory_free: int

@@ -7,6 +7,8 @@ change; what is learnt is a low-rank adapter. The loop, the run's folder and its
 import shlex
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from data.console import Parser, cli
 from data.workspace import Workspace
 from finetune import setup
@@ -14,14 +16,14 @@ from finetune.launch import command_words, default_name
 from finetune.launch import start as start_detached
 from finetune.outcome import announce, judge, summary
 from finetune.preview import check_before
-from finetune.recipe import PARTS, build_recipe, find_recipe
+from finetune.recipe import PARTS, FinetuneRecipe, build_recipe, find_recipe
 from hub.card import write_card
 from hub.checkpoints import newest_complete, publish, rewind
 from hub.launch import OUTPUT, launch
 from hub.runs import Run
+from training import preflight
 from training.listener import attend
 from training.loop import Job, train
-from training.preflight import Spent
 from training.pretrain import STOPPED
 from training.recipe import fields_help, merge, parse_flags, read_recipe
 from training.setup import alone, once, set_machine
@@ -118,7 +120,7 @@ def begin(parts: dict, workspace: Workspace, name: str | None) -> Job:
     recipe = build_recipe(parts)
     workspace.room("runs")  # a workspace that cannot be written is said before anything is computed
     recipe.train, accelerator = set_machine(recipe.train)
-    check_before(recipe, workspace, accelerator.num_processes)  # before any weights are fetched
+    check(recipe, workspace, accelerator)
     material = setup.gather(recipe, workspace, accelerator)
     name = name or default_name(recipe)
     recipe = setup.resolve(recipe, material)
@@ -130,6 +132,19 @@ def begin(parts: dict, workspace: Workspace, name: str | None) -> Job:
         accelerator,
     )
     return setup.make_job(recipe, material, run, model, accelerator)
+
+
+def check(recipe: FinetuneRecipe, workspace: Workspace, accelerator: Accelerator) -> None:
+    """Whether the base can be adapted so in this memory, before a weight of it is fetched; `train.checks` decides."""
+    if recipe.train.checks == preflight.SKIP:
+        return
+    try:
+        with accelerator.main_process_first():
+            check_before(recipe, workspace, accelerator.num_processes)
+    except ValueError as error:
+        if recipe.train.checks == preflight.STOP:
+            raise
+        accelerator.print(f"warning: {error}")
 
 
 def go_on(run: Run, workspace: Workspace, given: dict, force: bool) -> tuple[Job, Path | None]:
@@ -145,7 +160,9 @@ def go_on(run: Run, workspace: Workspace, given: dict, force: bool) -> tuple[Job
     for reason in passed_over:
         accelerator.print(f"passed over: {reason}")
     began = run.info()["inputs"]
-    if "examples" in began:
+    if "examples" not in began:  # it was launched, and begins
+        check(recipe, workspace, accelerator)
+    else:
         accelerator.print(f"resuming {run.id} from {checkpoint.name if checkpoint else 'its beginning'}")
         run.check_code(force)
     material = setup.gather(recipe, workspace, accelerator, began)
@@ -176,7 +193,7 @@ def finish(job: Job, checkpoint: Path | None = None) -> str:
     if main_process:
         run.start_process()
         run.update(model=setup.count_parameters(job.model))
-    spending = Spent(job.recipe.device)
+    spending = preflight.Spent(job.recipe.device)
     status = train(job, checkpoint)
     seconds = spending.so_far()["seconds"]
     if main_process:
