@@ -28,7 +28,7 @@ COMPARISONS = ("taller", "shorter", "older", "younger", "faster", "slower")
 LENGTHS = (2, 3, 4)  # of the lists in the code
 EXPRESSIONS = {"{}[0]": lambda x: x[0], "{}[-1]": lambda x: x[-1], "len({})": len, "max({})": max, "min({})": min}
 HELD_OUT = 8  # one item in so many is never written
-TEXT = "text"
+TALE_ODDS = 8  # how often a document is a tale, against the odds of the areas
 
 
 class Item(NamedTuple):
@@ -62,9 +62,6 @@ class Area:
     @property
     def taught(self) -> tuple[Item, ...]:
         return tuple(item for group in self.groups for item in group)
-
-
-TALE_ODDS = 8
 
 
 def is_held_out(key: str) -> bool:

@@ -4,6 +4,7 @@ May import `hub` and `data`; peft late.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from data.console import nearest, one_line
 from data.workspace import Workspace, read_json
 from finetune.recipe import ALL_LINEAR, AdapterRecipe, FinetuneRecipe
 from finetune.rendering import answer_end
-from hub.adapters import find_base, identify, open_quantised
+from hub.adapters import find_base, identify, open_quantised, run_of
 from hub.models import ADAPTER, resolve
 
 # The base's own weights and arithmetic by `train.precision`; the adapter's stay in fp32.
@@ -69,7 +70,8 @@ def adapted(base: Base, recipe: FinetuneRecipe, tokenizer, checkpoint: Path | No
         check_adapter(how, checkpoint)
         model = peft.PeftModel.from_pretrained(model, checkpoint, is_trainable=True)
     else:
-        model = with_adapter(model, how)
+        tokens = control_tokens(tokenizer) if how.chat_tokens is True else []
+        model = with_adapter(model, how, tokens)
     if how.quantization == "none":
         model.to(train.device)
     return model.train()
@@ -120,13 +122,36 @@ def check_packing(model, name: str) -> None:
         raise ValueError(f"{name} does not keep packed examples apart: leave data.packing out")
 
 
-def with_adapter(model, how: AdapterRecipe):
-    """A fresh adapter on a base, as a `PeftModel`. Raises ValueError where none can be put on it."""
+def learns_chat_tokens(how: AdapterRecipe, place: Path | str) -> bool:
+    """Whether the template's own entries are to be learnt, on a base that lies there or has that id on the Hub.
+
+    In the texts that the lab trains on they are but letters: no base of its own knows them.
+    """
+    if how.chat_tokens != "auto":
+        return how.chat_tokens
+    run = run_of(place) if isinstance(place, Path) else None
+    return run is not None and run.info()["kind"] == "pretrain"
+
+
+def control_tokens(tokenizer) -> list[int]:
+    """Ids of the special entries that the chat template writes around a question and its answer."""
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    ids = tokenizer.apply_chat_template(talk, return_dict=False) if tokenizer.chat_template else []
+    return sorted(set(ids) & set(tokenizer.all_special_ids) | set(ids) & set(tokenizer.added_tokens_decoder))
+
+
+def with_adapter(model, how: AdapterRecipe, tokens: Sequence[int] = ()):
+    """A fresh adapter on a base, as a `PeftModel`. Raises ValueError where none can be put on it.
+
+    Args:
+        tokens: ids whose embeddings, in a head of its own too, are learnt besides.
+    """
     peft = _peft()
+    rows = {table: list(tokens) for table in _tables(model)} if tokens else None
     targets = how.targets if how.targets == ALL_LINEAR else list(how.targets)
     config = peft.LoraConfig(
         r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, target_modules=targets, use_rslora=how.rslora,
-        use_dora=how.dora, task_type="CAUSAL_LM",
+        use_dora=how.dora, task_type="CAUSAL_LM", trainable_token_indices=rows,
     )  # fmt: skip
     if targets != ALL_LINEAR:
         last = {name.rpartition(".")[2] for name, module in model.named_modules() if not list(module.children())}
@@ -137,6 +162,13 @@ def with_adapter(model, how: AdapterRecipe):
         return peft.get_peft_model(model, config)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ValueError(f"no adapter can be put on this base: {one_line(error)[:300]}") from error
+
+
+def _tables(model) -> list[str]:
+    """Names of the embedding and, where it is not the same matrix, of the head."""
+    inside, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head is None or head.weight is inside.weight
+    return [name for name, module in model.named_modules() if module is inside or (module is head and not tied)]
 
 
 def _peft():

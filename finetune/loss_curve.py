@@ -92,8 +92,8 @@ def figures(found: dict) -> dict[str, tuple[Figure, str]]:
         place.set_ylim(low, high)
     axes[0].legend(fontsize=8, frameon=False)
     caption = (
-        "Training and validation loss of each setting, mean and 95 % interval over seeds. One scale for all but the rate "
-        "that is too high, which has its own."
+        "Training and validation loss of each setting, mean and 95 % interval over seeds. One scale for all but the "
+        "rate that is too high, which has its own."
     )
     return {"curves": (figure, caption)}
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 
 from data.console import cli
 from data.workspace import Workspace
+from finetune.base import control_tokens, learns_chat_tokens
 from finetune.encoding import Encoded, prepare
 from finetune.looked import Looked, look
 from finetune.memory import Estimate, changed, check_fits, estimate, largest_batch, remedies
@@ -95,7 +96,7 @@ def preview(recipe: FinetuneRecipe, workspace: Workspace, count: int = 3) -> Pre
     train, rows = recipe.train, rows_of(looked.pairs, recipe)
     longest = int(rows.lengths.max()) if looked.share == 1 else train.context
     whole = changed(recipe, ("train", "context", longest))
-    cost = estimate(whole, config)
+    cost = with_rows(estimate(whole, config), recipe, tokenizer, config, workspace)
     kept = round(rows.examples / looked.share)
     replayed = round(kept * recipe.data.replay_share / (1 - recipe.data.replay_share))
     per_epoch = round((kept + replayed) * rows.per_example) / train.batch_size
@@ -129,6 +130,17 @@ def preview(recipe: FinetuneRecipe, workspace: Workspace, count: int = 3) -> Pre
         largest_batch=largest_batch(whole, config, cost.memory_free),
         notes=list(notes(whole, config, looked, rows, cost)),
     )
+
+
+def with_rows(
+    cost: Estimate, recipe: FinetuneRecipe, tokenizer, config: PreTrainedConfig, workspace: Workspace
+) -> Estimate:
+    """The estimate with the rows of the embedding that are learnt besides; of a head too that is not the same."""
+    if not learns_chat_tokens(recipe.model, resolve(recipe.model.base, workspace)):
+        return cost
+    tables = 1 if config.tie_word_embeddings else 2
+    learnt = tables * len(control_tokens(tokenizer)) * config.hidden_size
+    return dataclasses.replace(cost, parameters=cost.parameters + learnt, trainable=cost.trainable + learnt)
 
 
 def check_before(recipe: FinetuneRecipe, workspace: Workspace, processes: int = 1) -> Estimate:

@@ -41,6 +41,9 @@ class AdapterRecipe:
     """Share of the adapter's inputs that are dropped in training."""
     targets: str | tuple[str, ...] = ALL_LINEAR
     """Matrices that get an adapter, by the last words of their names, such as `q_proj,v_proj`; or `all-linear`."""
+    chat_tokens: bool | Literal["auto"] = "auto"
+    """Learn the embeddings of the chat template's own entries too. A base that never saw them cannot end an answer;
+    `auto`: where the base was trained in the lab, whose texts never hold them."""
     rslora: bool = False
     """Scale by alpha / √rank instead, so that large ranks learn as fast (arXiv:2312.03732)."""
     dora: bool = False

@@ -23,7 +23,7 @@ from finetune.suites import LEVELS, SUITES, Item, Level, drawn, of_level
 from hub.models import open_model
 from hub.words import table, text
 from interpret.probe_fit import wilson
-from interpret.writing import end_tokens, prompt_ids
+from interpret.writing import end_tokens
 from training.evaluate import Z95, Scores
 from training.evaluate import score as read
 from training.machine import choose_device
@@ -81,10 +81,17 @@ def ask(model, tokenizer, items: Sequence[Item], chat: bool = False) -> Score:
         ends.add(answer_end(tokenizer))
         prompts = [spoken_to(tokenizer, item.message) for item in items]
     else:
-        prompts = [prompt_ids(model, tokenizer, item.prompt) for item in items]
+        prompts = [begun(tokenizer, item.prompt) for item in items]
     longest = max(len(tokenizer(f" {item.answer}", add_special_tokens=False)["input_ids"]) for item in items)
     said = answers(model, tokenizer, prompts, longest + SPARE, ends)
     return share([same(text, item.answer) for text, item in zip(said, items, strict=True)])
+
+
+def begun(tokenizer, text: str) -> list[int]:
+    """The ids of a text behind the token that begins every document, where the tokenizer has one."""
+    bos = tokenizer.bos_token_id
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids if bos is None else [bos, *ids]
 
 
 def spoken_to(tokenizer, message: str) -> list[int]:
@@ -118,7 +125,7 @@ def task_score(model, tokenizer, examples: Sequence[dict]) -> Score:
 
 def read_texts(model, tokenizer, texts: Sequence[str], _chat: bool = False) -> Score:
     """The perplexity of texts, each read by itself; its interval is that of the mean over texts of unequal length."""
-    sequences = [np.array(prompt_ids(model, tokenizer, text)) for text in texts]
+    sequences = [np.array(begun(tokenizer, text)) for text in texts]
     scores: Scores = read(model, sequences, READ, model.device)
     loss, n = scores.loss, len(texts)
     # a mean of tokens, of which those of one text hang together: the ratio estimator's error, text by text

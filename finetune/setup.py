@@ -74,8 +74,10 @@ def resolve(recipe: FinetuneRecipe, material: Material) -> FinetuneRecipe:
         train = dataclasses.replace(train, steps=steps, epochs=None)
     if train.attn_implementation == "auto":
         train = dataclasses.replace(train, attn_implementation="sdpa")
+    chat_tokens = bases.learns_chat_tokens(recipe.model, material.base.folder)
     data = dataclasses.replace(recipe.data, source=material.prepared.examples.name)
-    return FinetuneRecipe(data, dataclasses.replace(recipe.model, base=material.base.name), train)
+    model = dataclasses.replace(recipe.model, base=material.base.name, chat_tokens=chat_tokens)
+    return FinetuneRecipe(data, model, train)
 
 
 def make_batches(recipe: FinetuneRecipe, material: Material) -> ExampleBatches:

@@ -46,7 +46,7 @@ def identify(place: Path | str, workspace: Workspace) -> tuple[Path, dict]:
         folder = _fetched(name, revision or None)
         record = {"id": name, "revision": folder.name}
     else:
-        run = _run_of(place)
+        run = run_of(place)
         folder = checkpoints(run)[-1] if run and place == run.path and checkpoints(run) else place
         if run is not None:
             record = {"id": run.id, "revision": folder.name if folder != run.path else None}
@@ -55,7 +55,7 @@ def identify(place: Path | str, workspace: Workspace) -> tuple[Path, dict]:
     if (folder / ADAPTER).is_file():
         raise ValueError(f"{place} is an adapter itself: merge it first with python -m finetune.merge, and adapt that")
     record["sha256"] = weights_sha256(folder)
-    if isinstance(place, Path) and _run_of(place) is None:
+    if isinstance(place, Path) and run_of(place) is None:
         remember(record["sha256"], place, workspace)
     return folder, record
 
@@ -219,7 +219,7 @@ def _parted(place: str) -> tuple[str, str | None]:
     return name, revision or None
 
 
-def _run_of(place: Path) -> Run | None:
+def run_of(place: Path) -> Run | None:
     """The run that a resolved folder belongs to."""
     for folder in (place, *place.parents[1:2]):
         if (folder / "run.json").is_file():

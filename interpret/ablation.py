@@ -158,7 +158,7 @@ def sweep(
 
 def rows_at_once(model: nn.Module, T: int) -> int:
     """How many texts of T tokens can be read together before their logits take much memory."""
-    return max(1, LOGITS // (T * model.get_input_embeddings().num_embeddings))
+    return max(1, LOGITS // (T * model.get_input_embeddings().weight.shape[0]))
 
 
 def _mean_losses(model: nn.Module, ids: list[int], rows: int, edit: dict[str, Tap]) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from interpret.structure import structure, widths
+from interpret.structure import inner, structure, widths
 from interpret.writing import DIVERGED
 
 STEPS = 200  # of the Lanczos iteration; matrices of random numbers, the slowest, take about 40
@@ -121,8 +121,8 @@ def spectral_norm(matrix: Tensor, seed: int = 0) -> float:
 
 def weight_of(module: nn.Module) -> Weight:
     """A module's matrix in float32, unpacked where it is kept in 4 bits; the adapter's factors apart from it."""
-    own = getattr(module, "base_layer", module)  # what an adapter is around
-    weight = own.weight
+    own = inner(module)
+    weight = own.weight if hasattr(module, "base_layer") else module.weight  # with the rows that are learnt, if any
     if getattr(weight, "quant_state", None) is not None:
         from bitsandbytes.functional import dequantize_4bit
 
@@ -163,7 +163,7 @@ def _with_matrix(module: nn.Module, prefix: str, skip: list[nn.Module] = ()) -> 
     for name, child in module.named_children():
         if child in skip:
             continue
-        base = getattr(child, "base_layer", child)
+        base = inner(child)
         if widths(base) is not None or isinstance(base, nn.Embedding):
             yield prefix + name, child
         else:
@@ -171,8 +171,7 @@ def _with_matrix(module: nn.Module, prefix: str, skip: list[nn.Module] = ()) -> 
 
 
 def _tied(head: nn.Module, embedding: nn.Module) -> bool:
-    one, other = (getattr(module, "base_layer", module) for module in (head, embedding))
-    return one.weight is other.weight
+    return inner(head).weight is inner(embedding).weight
 
 
 def _name(layer: int | None, module: str) -> str:

@@ -116,7 +116,7 @@ def repeated(
     model: nn.Module, bos: int | None, length: int, rows: int, seed: int, among: Sequence[int] | None = None
 ) -> Tensor:
     """[bos; x; x] (B, T). The tokens of an x differ where there are enough, so that none stood earlier by chance."""
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = model.get_input_embeddings().weight.shape[0]
     pool = torch.tensor(sorted(set(range(min(RESERVED, vocabulary // 2), vocabulary) if among is None else among)))
     if len(pool) < 2:
         raise ValueError("random tokens are drawn from two or more different ones")

@@ -149,8 +149,14 @@ def matrices(module: nn.Module) -> Iterator[nn.Module]:
             yield from matrices(child)
 
 
+def inner(module: nn.Module) -> nn.Module:
+    """The module that an adapter is around, or that has some of its rows learnt; any other module itself."""
+    return getattr(module, "base_layer", getattr(module, "original_module", module))
+
+
 def widths(module: nn.Module) -> tuple[int, int] | None:
     """(inputs, outputs) of a linear map, None for anything else. GPT-2's Conv1D keeps its matrix transposed."""
+    module = inner(module)
     if hasattr(module, "in_features") and hasattr(module, "out_features"):
         return module.in_features, module.out_features
     return (module.nx, module.nf) if hasattr(module, "nx") and hasattr(module, "nf") else None

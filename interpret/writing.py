@@ -166,7 +166,7 @@ def prompt_ids(model, tokenizer, prompt: str) -> list[int]:
         if bos is None:
             raise ValueError("this model has no token that begins a text: write a prompt")
     ids = ids if bos is None or ids[:1] == [bos] else [bos, *ids]
-    entries = model.get_input_embeddings().num_embeddings
+    entries = model.get_input_embeddings().weight.shape[0]
     if max(ids) >= entries:
         raise ValueError(f"the tokenizer does not fit the model: it gives token {max(ids)}, the model knows {entries}")
     return ids

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from data.workspace import read_json
@@ -203,6 +205,26 @@ def test_a_mistake_in_the_data_stops_it_with_the_runs_own_sentence(pretend, work
     with pytest.raises(ValueError, match=r"chats\.jsonl, line 3: no assistant turn"):
         carry_out(job, workspace)
     assert len(processes.trained) == 1 and "line 3" in job.info()["error"]
+
+
+def test_where_there_is_no_small_base_it_is_trained_first(workspace, monkeypatch, base):
+    def fate(name: str) -> str:
+        for run in all_runs(workspace):
+            if run.name == "primer":  # what its training leaves
+                shutil.copytree(base, run.path, dirs_exist_ok=True)
+                run.update(inputs={"corpus": {"name": "primer"}})
+        return "completed"
+
+    processes = Pretended(fate)
+    monkeypatch.setattr(experiment_runs, "begin", processes)
+    job = find_or_make(loss_curve.EXPERIMENT.plan(seeds=1, given=TINY), workspace)
+    found = carry_out(job, workspace)
+    made = next(run for run in all_runs(workspace) if run.name == "primer")
+    assert processes.trained[0] == "primer" and len(processes.trained) == 5
+    assert (made.info()["kind"], made.module()) == ("pretrain", "training.pretrain")
+    assert job.info()["outputs"] == {"base": made.id} and found["finished"] == 4
+    others = [run for run in all_runs(workspace) if run.id != made.id]
+    assert {yaml.safe_load((run.path / "recipe.yaml").read_text())["model"]["base"] for run in others} == {made.id}
 
 
 def test_the_small_base_is_a_finished_qwen3_of_the_primer(workspace):

@@ -89,7 +89,7 @@ def rates(losses: dict) -> dict:
         loss = losses[one["label"] if isinstance(one, dict) else one.label]
         return run_of(None if loss is None else loss + 0.01 * seed, seed)
 
-    return concluded(results_of("learning_rate", run))
+    return concluded(results_of("learning_rate", run, base="org/model"))
 
 
 def test_the_best_rate_and_what_is_within_its_noise():
@@ -107,10 +107,10 @@ def test_a_rate_at_which_one_run_is_lost_is_not_the_best():
     def run(n, one, seed):
         if one.label == "0.005":
             return run_of(None if seed == 1 else 0.5, seed)
-        rising = curve(np.linspace(3.0, 4.0, STEPS)) if one.label == "0.002" else None
+        rising = curve(np.linspace(3.0, 6.0, STEPS)) if one.label == "0.002" else None
         return run_of(2.0 - 0.1 * n, seed, rising)
 
-    found = concluded(results_of("learning_rate", run))
+    found = concluded(results_of("learning_rate", run, base="org/model"))
     assert found["best"] == "0.001" and "4 of 21 runs diverged" in found["conclusion"]
 
 
@@ -204,6 +204,16 @@ def test_what_is_forgotten_and_which_remedy_saves_some_of_it():
     said = found["conclusion"]
     assert said.startswith("Forgetting is seen: right answers drop by 60.0 points (35.2 to 84.8)")
     assert "50% replay saves 50.0 points" in said and "rank" not in said.partition("Of the remedies")[2]
+
+
+def test_a_setting_that_diverged_is_left_out_and_named():
+    def run(n, one, seed):
+        lost = one.key == "low-rate" and seed == 1
+        return run_of(None if lost else 1.0, seed, measured=None if lost else looked(DROPS[one.key] + 0.01 * seed))
+
+    found = concluded(results_of("forgetting", run))
+    assert len(found["lines"]) == 3
+    assert found["conclusion"].endswith("Left out, because a run of theirs diverged: 1/4 of the rate.")
 
 
 def test_what_is_not_seen_is_not_claimed():

@@ -18,10 +18,12 @@ from finetune.base import check_packing, stop_at
 from finetune.batches import ExampleBatches
 from finetune.encoding import Encoded
 from finetune.packing import pack
+from finetune.preview import preview
 from finetune.recipe import build_recipe
 from finetune.rendering import answer_end
 from hub.adapters import read_base, weights_sha256
 from hub.models import open_model
+from hub.runs import Run
 from training.loop import optimizer_step, train
 from training.recipe import merge, read_recipe
 
@@ -153,11 +155,54 @@ def test_another_base_of_the_same_name_is_refused(finished, place, tmp_path):
     assert open_model(job.run.id, elsewhere)[0].get_nb_trainable_parameters()
 
 
+@pytest.mark.parametrize("base", ["qwen3", "tied"])
+def test_rows_of_the_chat_template_are_learnt_and_no_others(place, base):
+    """A tied head learns the same rows, one of its own learns them too."""
+    if base == "tied":
+        model, tokenizer = open_model(place / "qwen3")
+        model.config.tie_word_embeddings = True
+        AutoModelForCausalLM.from_config(model.config).save_pretrained(place / "tied")
+        tokenizer.save_pretrained(place / "tied")
+    job = begun(place, base=base, model={"chat_tokens": True})
+    job.run.start_process()
+    embedding, head = job.model.get_input_embeddings(), job.model.get_output_embeddings()
+    before = embedding.weight.clone(), head.weight.clone()
+    assert train(job) == "completed"
+    named = job.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>", "<think>", "</think>"])
+    for table, was in zip((embedding, head), before, strict=True):
+        moved = (table.weight != was).any(1).nonzero().flatten().tolist()
+        assert moved == sorted(named)
+    again, _ = open_model(job.run.path)
+    ids = torch.tensor([[1, *named, 2, *named]])
+    with torch.no_grad():
+        logits = job.model.eval()(input_ids=ids).logits
+        assert torch.equal(again(input_ids=ids).logits, logits)
+        merged = again.merge_and_unload() if base == "tied" else None
+    assert merged is None or merged.get_input_embeddings().weight is merged.get_output_embeddings().weight
+
+
+def test_only_a_base_of_the_lab_is_known_never_to_have_seen_them(place, tmp_path):
+    assert begun(place).run.info()["inputs"]["base"]["id"] == "qwen3"
+    recipe = read_recipe(begun(place).run.path / "recipe.yaml")
+    assert recipe["model"]["chat_tokens"] is False  # nobody knows what a folder's model saw
+    workspace = Workspace(tmp_path)
+    run = Run.create(
+        workspace, "base", "pretrain", [], "", 0, {}, fill=lambda folder: shutil.copytree(
+            place / "qwen3", folder, dirs_exist_ok=True)
+    )  # fmt: skip
+    job = qlora.begin(parts(place, model={"base": run.id}), workspace, "run")
+    assert read_recipe(job.run.path / "recipe.yaml")["model"]["chat_tokens"] is True
+    assert any("trainable_tokens" in name for name, p in job.model.named_parameters() if p.requires_grad)
+    seen = preview(build_recipe(parts(place, model={"base": run.id})), workspace).estimate
+    assert (seen.trainable, seen.parameters) == job.model.get_nb_trainable_parameters()
+
+
 @pytest.mark.parametrize(
     ("model", "fields"),
-    [({}, {}), ({"dropout": 0.2, "quantization": "none"}, {"optimizer": "adamw_8bit", "accumulate": 2}),
+    [({"chat_tokens": True}, {}),
+     ({"dropout": 0.2, "quantization": "none"}, {"optimizer": "adamw_8bit", "accumulate": 2}),
      ({"dora": True, "rslora": True}, {}), ({"quantization": "int8"}, {"activation_checkpointing": True})],
-    ids=["nf4", "dropout and 8-bit moments", "DoRA and rsLoRA", "int8"],
+    ids=["nf4 and chat tokens", "dropout and 8-bit moments", "DoRA and rsLoRA", "int8"],
 )  # fmt: skip
 def test_resuming_is_never_having_stopped(place, model, fields):
     whole = begun(place, model=model, **fields)

@@ -18,6 +18,7 @@ from finetune.rendering import answer_end, prompt_of
 from finetune.scores import answers, ask, main, read_texts, same, score, task_score
 from finetune.stories import examples
 from finetune.suites import Item, of_level
+from hub.adapters import open_quantised
 from modeling import LabGPTConfig
 
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
@@ -60,10 +61,6 @@ class Scripted(nn.Module):
     def __init__(self, tokenizer, script: dict[tuple[int, ...], str], end: int):
         super().__init__()
         self.tokenizer, self.script, self.end = tokenizer, script, end
-        self.embeddings = nn.Embedding(len(tokenizer), 1)
-
-    def get_input_embeddings(self):
-        return self.embeddings
 
     def generate(self, input_ids, attention_mask, max_new_tokens, **_settings):
         out = torch.full((len(input_ids), input_ids.shape[1] + max_new_tokens), self.end)
@@ -171,11 +168,10 @@ def test_a_limit_draws_questions(tokenizer):
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_a_quantised_adapter_is_asked_and_left_as_it_was(tokenizer, tmp_path):
     from peft import LoraConfig, get_peft_model
-    from transformers import BitsAndBytesConfig
 
     build("qwen3", tokenizer).save_pretrained(tmp_path)
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
-    base = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config, dtype=torch.float32)
+    tokenizer.save_pretrained(tmp_path)
+    base, _ = open_quantised(tmp_path, "nf4")
     model = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
     model.train()
     model.generation_config.repetition_penalty = 1.3
