@@ -40,16 +40,18 @@ def setting_of(found: Mapping) -> str:
     name = "@".join(filter(None, (base.get("id"), base.get("revision"))))
     parameters = origin["model"].get("parameters")
     versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-    recipe = ", ".join(f"{key} {_word(value)}" for key, value in (model | train).items() if key not in UNSAID)
+    changed = [{key for part in one["parts"].values() for key in part} for one in found["settings"]]
+    unsaid = UNSAID | set.intersection(*changed)  # what each setting has its own value of is not shared
+    recipe = ", ".join(f"{key} {_word(value)}" for key, value in (model | train).items() if key not in unsaid)
     return (
         f"**Base** {name} ({_hash(base)}{f', {parameters:,} parameters with the adapter' if parameters else ''}). "
-        f"**Examples** {examples.get('name')} ({_hash(examples)}). **All settings share** {recipe}; what else there is "
-        f"has the recipe's default. **Runs** {found['runs']}: {len(found['settings'])} settings × "
+        f"**Examples** {examples.get('name')} ({_hash(examples)}). **All settings share** {recipe}, but for what "
+        f"they say themselves; the rest is the recipe's default. **Runs** {found['runs']}: {len(found['settings'])} settings × "
         f"{len(found['seeds'])} seeds. **Machine** {in_words(machine)}; {versions}."
     )
 
 
-UNSAID = ("checks", "sample_every", "diagnose_every", "base")  # they change nothing that is measured
+UNSAID = {"checks", "sample_every", "diagnose_every", "base"}  # they change nothing that is measured
 
 
 def in_words(machine: Mapping) -> str:

@@ -94,6 +94,7 @@ def figures(found: dict) -> dict[str, tuple[Figure, str]]:
     for place, count in lost:
         axes.annotate(f"{count} diverged", (place, 0.97), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     axes.set_xscale("log")
+    axes.set_xlim(found["rates"][0]["rate"] / 1.6, found["rates"][-1]["rate"] * 1.6)  # where all diverged, too
     finish(axes, "", "peak learning rate", LOSS)
     axes.legend(fontsize=8, frameon=False)
     caption = "Validation loss at the end over the peak rate: means (diamonds), 95 % intervals (bars), runs (dots)."
@@ -109,7 +110,7 @@ EXPERIMENT = Experiment(
     findings=findings,
     figures=figures,
     limits=(
-        "The best rate belongs to this number of steps, batch, rank and alpha: with more steps it is usually lower.",
+        "The best rate belongs to this number of steps, batch, rank and alpha; others may want another.",
         "Small models stand higher rates than large ones. The shape of the curve is what carries over, not the number.",
         "The validation loss is not the quality of answers, and says nothing of what is forgotten: the rate that is "
         "best here may forget most.",

@@ -18,7 +18,7 @@ from finetune.experiment_results import summary
 from finetune.experiment_verdict import HEALTHY, OVER_FITTED, TOO_HIGH, TOO_LOW, curve_of, verdict
 from hub.runs import Run
 
-FEW = {"documents": 32, "validation_fraction": 0.5}  # as many to judge by as to learn, and few of both
+FEW = {"documents": 16, "validation_fraction": 0.5}  # as many to judge by as to learn, and few of both
 HIGHER, LOWER = 60.0, 1 / 250  # of the healthy rate
 CHANGES = {
     HEALTHY: "nothing",
@@ -43,8 +43,12 @@ def findings(found: dict) -> dict:
     for one in found["settings"]:
         label, runs = one["label"], one["runs"]
         every[label], right[label] = len(runs), sum(run["verdict"]["name"] == label for run in runs)
+        courses = [evaluated(run) for run in runs]
         columns = [[run["start"] for run in runs], [run["end"] for run in runs]]
-        columns += [[lowest(run) for run in runs], [run["val_loss"] for run in runs]]
+        columns += [
+            [min(course, default=None) for course in courses],
+            [course[-1] if course else None for course in courses],
+        ]
         rows.append([label, CHANGES[label], *(with_interval(summary(values)) for values in columns), named(runs)])
     reasons = [[one["label"], one["runs"][0]["verdict"]["reason"]] for one in found["settings"]]
     each = ", ".join(f"{label} {right[label]} of {every[label]}" for label in every)
@@ -56,16 +60,17 @@ def findings(found: dict) -> dict:
                 ["made to be", "what is changed", "training loss at first", "at the end", "validation loss, lowest",
                  "at the end", "called (runs)"],
                 rows,
-                "The rule sees the losses alone. Its thresholds are in finetune/experiment_verdict.py.",
+                "The rule sees the losses alone. Its thresholds are in finetune/experiment_verdict.py. Validation "
+                "losses are those of the course of the run, on the same few examples each time.",
             ),
             table("Why, in the first seed", ["made to be", "the rule's reason"], reasons),
         ],
     }  # fmt: skip
 
 
-def lowest(run: dict) -> float | None:
-    known = [value for value in (run["curve"]["evaluation"]["val_loss"]) if value is not None]
-    return min(known, default=None)
+def evaluated(run: dict) -> list[float]:
+    """The validation losses of a run's course, all of the same examples."""
+    return [value for value in run["curve"]["evaluation"]["val_loss"] if value is not None]
 
 
 def named(runs: list[dict]) -> str:

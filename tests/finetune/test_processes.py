@@ -9,7 +9,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from hub.runs import Run
+from data.tales import tales
+from data.workspace import Workspace
+from hub.models import open_model
+from hub.runs import Run, all_runs
 from tests.training.conftest import serving
 
 STEPS = 6
@@ -104,6 +107,31 @@ def test_a_signal_stops_it_cleanly(tune, flags, alone, tmp_path):
     code, output = tune(tmp_path, "--resume", run.id)
     assert code == 0, output
     assert torch.equal(adapter(run), adapter(alone))
+
+
+def test_a_qwen_pretrained_in_the_lab_learns_to_answer(tune, flags, tmp_path):
+    """From a base that saw tales alone, in 4 bits: the template's own tokens are learnt with the answers."""
+    (tmp_path / "told.jsonl").write_text("".join(json.dumps({"text": tale.text}) + "\n" for tale in tales(200, seed=0)))
+    code, output = tune(
+        tmp_path, "--run-name", "base", "--data.corpus", str(tmp_path / "told.jsonl"), "--data.vocab_size", "400",
+        "--train.steps", "40", "--train.context", "64", "--train.batch_size", "8", "--train.threads", "1",
+        "--train.compile", "false", "--train.eval_every", "40", "--train.diagnose_every", "40", "--model.model_type",
+        "qwen3", "--model.hidden_size", "64", "--model.num_hidden_layers", "1", "--model.head_dim", "32",
+        "--model.num_attention_heads", "2", "--model.num_key_value_heads", "1", "--model.intermediate_size", "64",
+        "--model.max_position_embeddings", "128", module="training.pretrain",
+    )  # fmt: skip
+    assert code == 0, output
+    code, output = tune(tmp_path, *flags, "--base", "base", "--train.steps", "12", "--train.save_every", "12")
+    assert code == 0, output
+    run = next(run for run in all_runs(Workspace(tmp_path)) if run.info()["kind"] == "finetune")
+    base = run.info()["inputs"]["base"]
+    assert base["id"].startswith("base-") and base["revision"] == "step-000040"
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["train_loss"] for row in rows if "train_loss" in row]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    model, tokenizer = open_model(run.path, Workspace(tmp_path))
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in model.generation_config.eos_token_id
+    assert any("trainable_tokens" in name for name, _ in model.named_parameters())
 
 
 @pytest.mark.parametrize(
