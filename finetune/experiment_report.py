@@ -38,16 +38,17 @@ def setting_of(found: Mapping) -> str:
     origin, train, model = found["origin"], found["parts"]["train"], found["parts"]["model"]
     base, examples, machine = origin["base"] or {}, origin["examples"] or {}, origin["machine"]
     name = "@".join(filter(None, (base.get("id"), base.get("revision"))))
-    parameters = origin["model"].get("parameters")
+    size = origin["model"]["parameters"] - origin["model"]["parameters_trainable"]
     versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
     changed = [{key for part in one["parts"].values() for key in part} for one in found["settings"]]
     unsaid = UNSAID | set.intersection(*changed)  # what each setting has its own value of is not shared
     recipe = ", ".join(f"{key} {_word(value)}" for key, value in (model | train).items() if key not in unsaid)
+    runs = f"{found['runs']}: {len(found['settings'])} settings × {len(found['seeds'])} seeds"
     return (
-        f"**Base** {name} ({_hash(base)}{f', {parameters:,} parameters with the adapter' if parameters else ''}). "
-        f"**Examples** {examples.get('name')} ({_hash(examples)}). **All settings share** {recipe}, but for what "
-        f"they say themselves; the rest is the recipe's default. **Runs** {found['runs']}: {len(found['settings'])} settings × "
-        f"{len(found['seeds'])} seeds. **Machine** {in_words(machine)}; {versions}."
+        f"**Base** {name} ({_hash(base)}, {size:,} parameters). "
+        f"**Examples** {examples.get('name')} ({_hash(examples)}). **All settings share** {recipe}, but for what they "
+        f"say themselves; the rest has the recipe's defaults. **Runs** {runs}. **Machine** {in_words(machine)}; "
+        f"{versions}."
     )
 
 

@@ -90,7 +90,9 @@ def figures(found: dict) -> dict[str, tuple[Figure, str]]:
             values = [curve[part][name][:shared] for curve in curves]
             band(place, curves[0][part]["step"][:shared], values, label, **look)
         finish(place, f"{one['label']}; called {named(one['runs'])}", "optimizer step", LOSS)
-        if one["label"] != TOO_HIGH:
+        if one["label"] == TOO_HIGH:
+            place.set_ylim(bottom=0)
+        else:
             alike.append(place)
     low, high = (end([place.get_ylim()[i] for place in alike]) for i, end in enumerate((min, max)))
     for place in alike:
