@@ -121,7 +121,7 @@ EXPERIMENT = Experiment(
         "A narrow task and a small model: a rank of 64 is a large share of such a width. What rank a harder task wants "
         "is not shown.",
         "At a fixed number of steps a larger rank is judged by how fast it learns as well as by how far it could get.",
-        "The seconds are those of the fastest run of each, evaluations included, on a machine that had other work to do.",
+        "The seconds are those of the fastest run of each, evaluations included; the machine had other work to do.",
     ),
 )
 

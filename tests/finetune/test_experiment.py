@@ -135,6 +135,7 @@ class Pretended:
 
     def __call__(self, run: Run, workspace):
         self.trained.append(run.name)
+        run.update(model={"parameters": 1100, "parameters_trainable": 100})
         metrics = Metrics(run.path)
         ends = self.fate(run.name)
         for step in range(1, 17):
