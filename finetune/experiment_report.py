@@ -77,13 +77,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], not
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # no -0.000
 
 
 def interval(found: Mapping, digits: int = 3) -> str:
     """`low to high` of a summary, a dash where one seed gives none."""
     ends = found["interval"]
-    return "–" if ends is None else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
+    return "–" if ends is None else f"{figure(ends[0], digits)} to {figure(ends[1], digits)}"
 
 
 def with_interval(found: Mapping, digits: int = 3) -> str:

@@ -97,12 +97,16 @@ def conclusion(lines: list[dict], plain: dict) -> str:
     said = f"{shown}: right answers drop by {share(seen)} over the suites of questions, while the new task's loss "
     said += f"falls by {with_interval(plain['gained_summary'])}"
     helping = [line for line in lines if excludes_zero(line["saved"]) and line["saved"]["mean"] > 0]
+    others = [
+        f"{line['label']} ({share(line['saved'])})" for line in lines if line not in helping and line is not plain
+    ]
     if helping:
         each = "; ".join(
             f"{line['label']} saves {share(line['saved'])} and gives up {with_interval(line['gain_lost'])} of the gain"
             for line in helping
         )
-        return f"{said}. Of the remedies, with an interval above 0: {each}."
+        unshown = f" Not shown to help: {', '.join(others)}." if others else ""
+        return f"{said}. Of the remedies, with an interval above 0: {each}.{unshown}"
     return f"{said}. No remedy is shown to reduce it."
 
 
@@ -154,7 +158,7 @@ def remedies_table(lines: list[dict]) -> dict:
          "gain given up, seed by seed"],
         rows,
         "Saved and given up: differences to the plain setting within each seed, which shares the order of the "
-        "examples. The gain is from the loss before the first step to the validation loss at the end.",
+        "examples. The gain is the fall of the validation loss, from the base's to that at the end.",
     )  # fmt: skip
 
 
@@ -166,7 +170,10 @@ def task_table(lines: list[dict]) -> list[dict]:
         after = summary([task["after"] for task in line["tasks"]])
         ends = "–" if after["interval"] is None else " to ".join(f"{100 * end:.0f} %" for end in after["interval"])
         rows.append([line["label"], f"{line['tasks'][0]['before']:.0%}", f"{after['mean']:.0%}", ends])
-    note = f"Of {TASKS} held-out requests at most, answered greedily: a whole story with every wish in it, and an end."
+    note = (
+        f"Of {TASKS} held-out requests at most, answered greedily: a whole story with every wish in it, and an end. "
+        "Where all seeds agree, the interval is empty, which says nothing of more requests."
+    )
     return [table("The new task, answered", ["setting", "before", "after", "interval"], rows, note)] if rows else []
 
 
@@ -189,7 +196,7 @@ EXPERIMENT = Experiment(
         "compare at equal gain, as the second figure lets one do by eye.",
         "Replay has the base's own training text. Of a model from the Hub that text is seldom at hand, and what stands "
         "in for it may help less.",
-        "A few hundred steps of one narrow task on a small model. How much a large one forgets is another question.",
+        "A short training on one narrow task, of a small model. How much a large one forgets is another question.",
         "Which heads look elsewhere says where something changed, not that it was forgotten there.",
     ),
     options={

@@ -203,7 +203,9 @@ def test_what_is_forgotten_and_which_remedy_saves_some_of_it():
     assert plain["suites"]["text"]["each"] == pytest.approx([0.1] * 3)
     said = found["conclusion"]
     assert said.startswith("Forgetting is seen: right answers drop by 60.0 points (35.2 to 84.8)")
-    assert "50% replay saves 50.0 points" in said and "rank" not in said.partition("Of the remedies")[2]
+    helped, _, unshown = said.partition("Of the remedies")[2].partition("Not shown to help")
+    assert "50% replay saves 50.0 points" in helped and "rank" not in helped
+    assert "rank 2 (" in unshown and "1/4 of the rate (-10.0 points" in unshown
 
 
 def test_a_setting_that_diverged_is_left_out_and_named():
