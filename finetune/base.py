@@ -13,8 +13,8 @@ from data.console import nearest, one_line
 from data.workspace import Workspace, read_json
 from finetune.recipe import ALL_LINEAR, AdapterRecipe, FinetuneRecipe
 from finetune.rendering import answer_end
-from hub.adapters import find_base, identify, open_quantised, run_of
-from hub.models import ADAPTER, resolve
+from hub.adapters import find_base, identify, open_quantised
+from hub.models import ADAPTER, resolve, run_of
 
 # The base's own weights and arithmetic by `train.precision`; the adapter's stay in fp32.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -129,7 +129,7 @@ def learns_chat_tokens(how: AdapterRecipe, place: Path | str) -> bool:
     """
     if how.chat_tokens != "auto":
         return how.chat_tokens
-    run = run_of(place) if isinstance(place, Path) else None
+    run = run_of(place)
     return run is not None and run.info()["kind"] == "pretrain"
 
 

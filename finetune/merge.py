@@ -23,7 +23,7 @@ from data.workspace import Workspace, read_json
 from hub.adapters import find_base, open_adapter, read_base, weights_sha256
 from hub.card import write_card
 from hub.checkpoints import checkpoints
-from hub.models import ADAPTER, open_model, resolve
+from hub.models import ADAPTER, open_model, resolve, run_of
 from hub.runs import Run
 from training.estimate import free_memory
 from training.setup import count_parameters
@@ -56,7 +56,7 @@ class Adapter:
         place = resolve(ref, workspace)
         if not isinstance(place, Path) or not (place / ADAPTER).is_file():
             raise ValueError(f"{ref} is no adapter in a run or folder, so there is nothing to merge")
-        run = next((Run(folder) for folder in (place, *place.parents[1:2]) if (folder / "run.json").is_file()), None)
+        run = run_of(place)
         if run is None:
             return cls(place, read_base(place), place.resolve().name, None, {})
         kept = checkpoints(run)

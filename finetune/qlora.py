@@ -4,7 +4,6 @@ May import `training`, `hub` and `data`. QLoRA (arXiv:2305.14314): the base's we
 change; what is learnt is a low-rank adapter. The loop, the run's folder and its control are those of any training.
 """
 
-import shlex
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -19,7 +18,7 @@ from finetune.preview import check_before
 from finetune.recipe import PARTS, FinetuneRecipe, build_recipe, find_recipe
 from hub.card import write_card
 from hub.checkpoints import newest_complete, publish, rewind
-from hub.launch import OUTPUT, launch
+from hub.launch import how_to_reach, launch
 from hub.runs import Run
 from training import preflight
 from training.listener import attend
@@ -63,7 +62,8 @@ def main() -> int:
         run = Run.open(workspace, arguments.resume)
         if arguments.detach:
             launch(run, workspace)
-            return follow(run)
+            print(how_to_reach(run))
+            return 0
         return resume(run, workspace, given, arguments.force)
     layers = [read_recipe(find_recipe(arguments.recipe, workspace))] if arguments.recipe else []
     parts = merge(*layers, given)
@@ -72,26 +72,14 @@ def main() -> int:
 
         return show(parts, workspace, as_json=arguments.json)
     if arguments.detach:
-        return follow(start_detached(parts, workspace, arguments.run_name))
+        print(how_to_reach(start_detached(parts, workspace, arguments.run_name)))
+        return 0
     return start(parts, workspace, arguments.run_name)
 
 
 def named(base: str | None, data: str | None) -> dict:
     """What `--base` and `--data` stand for among a recipe's parts."""
     return {"model": {"base": base} if base else {}, "data": {"source": data} if data else {}}
-
-
-def follow(run: Run) -> int:
-    """How to reach a run that has a process of its own."""
-    where = run.workspace_flag()
-    print(
-        f"run {run.id} is in a process of its own; it goes on when this terminal is closed\n"
-        f"  follow  tail -f {shlex.quote(str(run.path / OUTPUT))}\n"
-        f"  status  python -m hub.runs show {run.id}{where}\n"
-        f"  pause   python -m training.control pause {run.id}{where}\n"
-        f"  stop    python -m training.control stop {run.id}{where}"
-    )
-    return 0
 
 
 def start(parts: dict, workspace: Workspace, name: str | None) -> int:

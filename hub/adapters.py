@@ -19,8 +19,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from data.console import one_line
 from data.workspace import Workspace, read_json, sha256_file, write_json
 from hub.checkpoints import COMPLETE, checkpoints, verify
-from hub.models import ADAPTER, open_model, resolve
-from hub.runs import Run
+from hub.models import ADAPTER, open_model, resolve, run_of
 
 BASE = "base.json"
 KNOWN_BASES = "bases.json"  # in the workspace: where a base that was given as a folder lies, by its weights' hash
@@ -217,11 +216,3 @@ def _fetched(name: str, revision: str | None) -> Path:
 def _parted(place: str) -> tuple[str, str | None]:
     name, _, revision = place.partition("@")
     return name, revision or None
-
-
-def run_of(place: Path) -> Run | None:
-    """The run that a resolved folder belongs to."""
-    for folder in (place, *place.parents[1:2]):
-        if (folder / "run.json").is_file():
-            return Run(folder)
-    return None

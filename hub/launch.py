@@ -5,6 +5,7 @@ made it, and the same command with `--resume ID` trains it.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -42,6 +43,18 @@ def launch(run: Run, workspace: Workspace) -> None:
         record.update(status="queued", queued_at=now(), ended_at=None, error=None, process=process_of(child.pid))
         record["progress"]["phase"] = "starting"  # Python takes seconds to load what a training needs
     threading.Thread(target=child.wait, name=f"reaper of {run.id}", daemon=True).start()
+
+
+def how_to_reach(run: Run) -> str:
+    """Some lines for the terminal that a run was launched from."""
+    where = run.workspace_flag()
+    return (
+        f"run {run.id} is in a process of its own; it goes on when this terminal is closed\n"
+        f"  follow  tail -f {shlex.quote(str(run.path / OUTPUT))}\n"
+        f"  status  python -m hub.runs show {run.id}{where}\n"
+        f"  pause   python -m training.control pause {run.id}{where}\n"
+        f"  stop    python -m training.control stop {run.id}{where}"
+    )
 
 
 def process_of(pid: int) -> dict:

@@ -108,11 +108,17 @@ def resolve(
     return f"{name}@{revision}" if revision else name
 
 
+def run_of(place: Path | str) -> Run | None:
+    """The run that a resolved model belongs to: the folder itself, or the one its checkpoint lies in."""
+    folders = (place, *place.parents[1:2]) if isinstance(place, Path) else ()
+    return next((Run(folder) for folder in folders if (folder / "run.json").is_file()), None)
+
+
 def workspace_of(folder: Path, workspace: Workspace | str | Path | None) -> Workspace:
     """Where an adapter's base is looked for: in the workspace given, else in that of the run it belongs to."""
-    run = next((path for path in (folder, *folder.parents[1:2]) if (path / "run.json").is_file()), None)
+    run = run_of(folder)
     if workspace is None and run is not None:
-        return Workspace(run.absolute().parents[1])
+        return Workspace(run.path.absolute().parents[1])
     return workspace if isinstance(workspace, Workspace) else Workspace(workspace)
 
 

@@ -18,7 +18,7 @@ from data.snapshots import SPLITS, Corpus, open_snapshot
 from data.tokenizer import checked
 from data.tokens import STARTS, pack
 from data.workspace import Workspace
-from hub.models import open_model, resolve
+from hub.models import open_model, resolve, run_of
 from hub.registry import table, text
 from hub.runs import Run
 from training.evaluate import Evaluator, Scores, score
@@ -100,12 +100,6 @@ def parse(arguments: list[str] | None):
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value} should be 1 or more")
     return given
-
-
-def run_of(place: Path | str) -> Run | None:
-    """The run that a resolved model belongs to: the folder itself, or the one its checkpoint lies in."""
-    folders = (place, place.parent.parent) if isinstance(place, Path) else ()
-    return next((Run(folder) for folder in folders if (folder / "run.json").is_file()), None)
 
 
 def own_corpus(ref: str, run: Run | None, workspace: Workspace) -> Corpus:

@@ -16,7 +16,7 @@ from transformers import CONFIG_MAPPING
 from data.tokenizer import KINDS, load_tokenizer
 from data.workspace import Workspace
 from hub.checkpoints import STATE, checkpoints, save_checkpoint
-from hub.models import open_model, resolve
+from hub.models import open_model, resolve, run_of
 from hub.runs import Run
 from training.architecture import OURS, build_config, build_model
 from training.keeper import write_model
@@ -47,7 +47,7 @@ class Base:
 def open_base(ref: str, workspace: Workspace) -> Base:
     """The model that `MODEL[@REVISION]` names. Raises ValueError where there is none, or it has no tokenizer."""
     place = resolve(ref, workspace)
-    run = _run_of(place)
+    run = run_of(place)
     if run is not None and place == run.path and checkpoints(run):
         place = checkpoints(run)[-1]  # what `main` is at this moment
     model, tokenizer = open_model(place, workspace, dtype=torch.float32)
@@ -130,16 +130,6 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
         content.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         content.update(value.flatten().view(torch.uint8).numpy())
     return content.hexdigest()
-
-
-def _run_of(place: Path | str) -> Run | None:
-    """The run that a resolved folder belongs to."""
-    if not isinstance(place, Path):
-        return None
-    for folder in (place, *place.parents[1:2]):
-        if (folder / "run.json").is_file():
-            return Run(folder)
-    return None
 
 
 def _saved_name(trained_with: dict | None, workspace: Workspace) -> str | None:

@@ -4,7 +4,6 @@ May import `hub` and `data`. Reads the command line, starts or resumes a run, an
 """
 
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from data.prepare import DataRecipe
 from data.workspace import Workspace
 from hub.card import write_card
 from hub.checkpoints import newest_complete, publish, rewind, verify
-from hub.launch import OUTPUT, launch
+from hub.launch import how_to_reach, launch
 from hub.runs import Run
 from training import preflight, setup
 from training.fork import beginning, check_steps, forked_recipe, open_checkpoint
@@ -103,14 +102,7 @@ def detach(arguments, given: dict, workspace: Workspace) -> int:
     else:
         parts = recipe_parts(arguments, given, workspace)
         run = start_detached(parts, workspace, arguments.run_name, base=arguments.init_from)
-    where = run.workspace_flag()
-    print(
-        f"run {run.id} is in a process of its own; it goes on when this terminal is closed\n"
-        f"  follow  tail -f {shlex.quote(str(run.path / OUTPUT))}\n"
-        f"  status  python -m hub.runs show {run.id}{where}\n"
-        f"  pause   python -m training.control pause {run.id}{where}\n"
-        f"  stop    python -m training.control stop {run.id}{where}"
-    )
+    print(how_to_reach(run))
     return 0
 
 
